@@ -1,0 +1,1 @@
+"""The bundle and the one door to ONNX Runtime."""

@@ -1,0 +1,260 @@
+"""The values that travel through the daemon, in the order in which they come to be.
+
+    Records  what a source hands over: one poll of one shard, columnar
+    Samples  what `decode` made of them
+    Reject   what was refused, and why
+    Scores   what the engine says of every accepted sample
+    Alert    what the world is told about an anomaly
+    Outcome  all that came of one poll
+
+Axes: n records or samples, B rows of a wave, C channels, S state floats, K clock features.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Float32: TypeAlias = NDArray[np.float32]
+Float64: TypeAlias = NDArray[np.float64]
+Int64: TypeAlias = NDArray[np.int64]
+Bytes: TypeAlias = NDArray[np.uint8]
+
+NO_TIME = np.iinfo(np.int64).min
+"""Stands for "this edge knows no time" in `append_ns`, and for "never" in decide's columns."""
+
+Header: TypeAlias = tuple[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One input partition, or one file: the unit of ownership, state, checkpoint and hand-over.
+
+    For Kafka: the cluster's id, the topic, the partition. For a file: `file:<source name>`, its path, 0.
+    """
+
+    cluster: str
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}-{self.partition}"
+
+
+@dataclass(slots=True)
+class Records:
+    """One poll of one shard, as parallel columns in position order."""
+
+    shard: Shard
+    values: list[bytes | None]
+    keys: list[bytes | None]
+    positions: Int64
+    """(n,) Kafka's offset; for a file generation << 40 | byte offset (Parquet: row). Rises strictly, may skip."""
+    append_ns: Int64
+    """(n,) the record's own timestamp, Unix nanoseconds, or NO_TIME."""
+    next_position: int
+    """The first position that is not yet in here: where to go on after this batch."""
+    headers_of: Callable[[int], Sequence[Header]] = lambda _: ()
+    """Headers of record i; asked only when it becomes a dead letter."""
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+class Reason(enum.Enum):
+    """Why a record or sample was refused: the label of the counter, and whether it goes to the dead letters.
+
+    What is broken goes there with its original bytes. What is whole but not wanted (late, duplicate, an unwanted
+    stream) is counted only: replaying it would not change anything.
+    """
+
+    EMPTY = ("empty", True, "the record has no value (a tombstone)")
+    NOT_UTF8 = ("not_utf8", True, "the value is not UTF-8 text")
+    MALFORMED = ("malformed", True, "the value is not the declared format, or is cut off")
+    TOO_LARGE = ("too_large", True, "the value is longer than max_record_bytes")
+    MISSING_FIELD = ("missing_field", True, "a declared field is absent")
+    BAD_TYPE = ("bad_type", True, "a field has another type than declared")
+    BAD_TIME = ("bad_time", True, "the time cannot be read, or lies outside 1970 to 2262")
+    NOT_FINITE = ("not_finite", True, "a value is NaN, Infinity or beyond float64, such as 1e999")
+    FUTURE = ("future", True, "the event time lies further than future_s after the record's own timestamp")
+    NOTHING_OBSERVED = ("nothing_observed", False, "every channel is missing")
+    UNKNOWN_CHANNEL = ("unknown_channel", True, "a channel is not among the stream's, and unknown_channels is reject")
+    UNWANTED = ("unwanted", False, "no detector's match wants the stream")
+    TOO_MANY_STREAMS = ("too_many_streams", True, "max_streams is reached and the stream is new")
+    LATE = ("late", False, "older than the stream's last sample")
+    DUPLICATE = ("duplicate", False, "the same time as the stream's last sample")
+
+    def __init__(self, label: str, is_dead_letter: bool, meaning: str) -> None:
+        self.label, self.is_dead_letter, self.meaning = label, is_dead_letter, meaning
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A record or sample refused."""
+
+    index: int
+    """Which record of the batch."""
+    position: int
+    reason: Reason
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class Samples:
+    """Decoded samples of one shard, columnar, in position order.
+
+    Channels are ragged: samples with the same channel names share a shape, and nearly always there is one.
+    """
+
+    shard: Shard
+    index: Int64
+    """(n,) which record of the batch each sample came from."""
+    streams: list[str]
+    event_ns: Int64
+    append_ns: Int64
+    positions: Int64
+    shapes: list[tuple[str, ...]]
+    """The distinct tuples of channel names in this batch."""
+    shape_of: NDArray[np.intp]
+    """(n,) index into `shapes`."""
+    cells: list[Float64]
+    """One array per shape, (samples of that shape, channels of it), raw units, NaN where missing; in order."""
+    labels: list[dict[str, str] | None] | None = None
+    """(n,) or None where no record carries any."""
+
+    def __len__(self) -> int:
+        return len(self.streams)
+
+
+@dataclass(slots=True)
+class Scores:
+    """What the engine says of the accepted samples of one arena, in record order; n rows."""
+
+    detector: str
+    channels: tuple[str, ...]
+    index: Int64
+    """(n,) which record of the batch."""
+    streams: list[str]
+    event_ns: Int64
+    positions: Int64
+    score: Float32
+    """(n,) nines; 0 while warming up."""
+    threshold: Float32
+    """(n,) nines, in force for that sample."""
+    anomaly: Bytes
+    """(n,) 1 from the firing to the closing sample of an anomaly."""
+    expected: Float64 | None = None
+    """(n, C) raw units; the four details are None unless asked for."""
+    lower: Float64 | None = None
+    upper: Float64 | None = None
+    blame: Float32 | None = None
+
+    def __len__(self) -> int:
+        return len(self.streams)
+
+
+class ChannelReading(msgspec.Struct, frozen=True, kw_only=True):
+    """One channel of the sample that an alert speaks of."""
+
+    channel: str
+    observed: float | None
+    """Raw units; null where the channel was missing."""
+    expected: float
+    lower: float
+    upper: float
+    blame: float
+    """Share of the score owed to this channel; all of them sum to 1."""
+
+
+class SourcePosition(msgspec.Struct, frozen=True, kw_only=True):
+    """The record that an alert came from."""
+
+    cluster: str
+    topic: str
+    partition: int
+    offset: int
+
+
+class Alert(msgspec.Struct, frozen=True, kw_only=True):
+    """What the world is told about an anomaly. Holds no wall time; the same records give the same bytes."""
+
+    version: Literal[1] = 1
+    id: str
+    """Hash of (anomaly_id, sequence): equal ids are copies of the same alert."""
+    anomaly_id: str
+    """Hash of (cluster, topic, partition, offset of the firing sample, stream, detector)."""
+    sequence: int
+    """0 for open, then 1, 2, ... within the anomaly."""
+    event: Literal["open", "update", "close", "silent"]
+    status: Literal["firing", "resolved"]
+    reason: Literal["threshold", "peak", "blame", "interval", "recovered", "adapted", "silent", "gap"]
+    """Why this message was sent."""
+    stream: str
+    labels: dict[str, str]
+    detector: str
+    bundle: str
+    """`name@version` of the bundle that scored it."""
+    time: str
+    """Event time of the sample that this message speaks of. RFC 3339, UTC, as all times here."""
+    started_at: str
+    """Estimated start of the anomaly."""
+    detected_at: str
+    """Event time of the sample that fired."""
+    ended_at: str | None
+    score: float
+    """Nines, of this sample."""
+    peak_score: float
+    """Nines, the highest so far."""
+    threshold: float
+    """Nines, in force when it fired."""
+    channels: list[ChannelReading]
+    source: SourcePosition
+
+
+@dataclass(slots=True)
+class Outcome:
+    """All that came of one poll of one shard."""
+
+    shard: Shard
+    next_position: int
+    scores: list[Scores] = field(default_factory=list)
+    """One entry per arena that the batch touched."""
+    alerts: list[Alert] = field(default_factory=list)
+    """In the order in which they are to be delivered."""
+    rejects: list[Reject] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    """What telemetry is told: records, samples, waves, streams_created, gaps, unknown_channels, ..."""
+    stage_s: dict[str, float] = field(default_factory=dict)
+    """Seconds spent per stage, keyed by the stage's name."""
+
+
+@dataclass(slots=True)
+class ArenaRows:
+    """Rows of one arena on their way to or from a checkpoint; n streams. Opaque to whoever stores them."""
+
+    detector: str
+    bundle_sha256: str
+    channels: tuple[str, ...]
+    streams: list[str]
+    labels: list[dict[str, str]]
+    arrays: dict[str, NDArray[np.generic]]
+    """Each (n, ...): `state` (n, S) float32, `decide` (n,) structured, `band` (n, 2, C) float64."""
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """A consistent copy of what changed in a shard since the snapshot before it."""
+
+    shard: Shard
+    next_position: int
+    highest_event_ns: int
+    """The highest accepted event time of the shard; decides about silence."""
+    arenas: list[ArenaRows]
+    """Dirty rows only, unless `full`."""
+    full: bool = False

@@ -1,0 +1,335 @@
+"""The whole configuration: one YAML file, overridden by `TIDEWARDEN_` variables, nothing else.
+
+    TIDEWARDEN_SOURCES__PLANT__BOOTSTRAP_SERVERS=broker:9092 tidewarden run -c kafka.yaml
+
+Sources, detectors and sinks are maps by name, so that a variable can reach into each of them; their order in the file
+is kept and a stream goes to the first detector that matches. Unknown keys are refused with the nearest known one.
+The docstring under a field is its documentation: the reference in docs/ and `tidewarden schema` are made from it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from detector.errors import ConfigurationError
+
+Seconds: TypeAlias = Annotated[float, Field(ge=0)]
+Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=64)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
+
+
+class RecordSettings(_Section):
+    """Which field of a record is what. The defaults read `{"stream": ..., "time": ..., "values": {...}}`."""
+
+    format: Literal["json"] = "json"
+    """How a record's value is encoded."""
+    stream: str | None = "stream"
+    """Field with the stream's key; null takes the record's own key (Kafka) or the file's name."""
+    time: str | None = "time"
+    """Field with the event time; null takes the record's own timestamp."""
+    time_unit: Literal["s", "ms", "us", "ns", "iso8601"] = "s"
+    """Unit of a number in the time field since 1970; iso8601 reads text such as 2026-11-21T12:00:00.25Z."""
+    values: str | None = "values"
+    """Field with the map from channel to number; null reads `channels` from the top level of the record."""
+    channels: list[str] | None = None
+    """Top-level fields that are channels, where `values` is null."""
+    labels: str | None = "labels"
+    """Field with the stream's labels, a map from text to text; may be absent in a record."""
+    unknown_channels: Literal["ignore", "reject"] = "ignore"
+    """What becomes of a channel that its stream does not have: counted and left out, or the record rejected."""
+    future_s: Seconds = 300.0
+    """How far an event time may lie after the record's own timestamp."""
+    max_record_bytes: Annotated[int, Field(gt=0)] = 1_048_576
+    """Longest value that is read; longer ones are dead letters."""
+
+    @model_validator(mode="after")
+    def _channels_go_with_flat_records(self) -> RecordSettings:
+        if self.values is None and not self.channels:
+            raise ValueError("values is null: expected `channels` to name the top-level fields that are channels")
+        if self.values is not None and self.channels:
+            raise ValueError("channels is only for values: null; a detector's own `channels` picks from the map")
+        return self
+
+
+class KafkaClientSettings(_Section):
+    """How a broker is reached; shared by Kafka sources and sinks."""
+
+    bootstrap_servers: str = "localhost:9092"
+    """Brokers to start from, host:port, separated by commas."""
+    client_id: str = "tidewarden"
+    """Name by which the broker's own logs and quotas know us."""
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """How the connection is secured."""
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    """How we sign on with SASL."""
+    username: str | None = None
+    """User for SASL."""
+    password: SecretStr | None = None
+    """Password for SASL; better from `password_file` or the environment than from the YAML file."""
+    password_file: Path | None = None
+    """File that holds the password; one trailing newline is dropped."""
+    ca_file: Path | None = None
+    """Certificate authority to trust, PEM."""
+    certificate_file: Path | None = None
+    """Own certificate for mutual TLS, PEM."""
+    key_file: Path | None = None
+    """Key of the own certificate, PEM."""
+
+    @model_validator(mode="after")
+    def _one_password(self) -> KafkaClientSettings:
+        if self.password is not None and self.password_file is not None:
+            raise ValueError("password and password_file exclude each other")
+        return self
+
+
+class KafkaSourceSettings(KafkaClientSettings):
+    """Samples from Kafka topics."""
+
+    type: Literal["kafka"]
+    topics: list[str] = []
+    """Topics to read."""
+    pattern: str | None = None
+    """Regular expression for topics to read, instead of `topics`."""
+    group: str = "tidewarden"
+    """Consumer group; with `partitions` it only receives our (advisory) committed offsets."""
+    partitions: str | None = None
+    """Static assignment such as "0-3" or "0,2,5-7"; null joins the consumer group."""
+    start: Literal["earliest", "latest", "fail"] = "earliest"
+    """Where a shard without a checkpoint begins; pinned by a manifest at once."""
+    poll_records: Annotated[int, Field(ge=1, le=10_000)] = 4000
+    """Most records taken in one poll; larger polls are faster, smaller ones sooner (T10)."""
+    session_timeout_s: Annotated[float, Field(ge=6)] = 45.0
+    """How long the group waits for a lost replica."""
+    record: RecordSettings = RecordSettings()
+    """How a record is read."""
+
+    @model_validator(mode="after")
+    def _topics_or_pattern(self) -> KafkaSourceSettings:
+        if bool(self.topics) == (self.pattern is not None):
+            raise ValueError("expected either topics or pattern")
+        if self.partitions is not None:
+            if self.pattern is not None:
+                raise ValueError("partitions goes with topics, not with pattern")
+            parse_partitions(self.partitions)
+        return self
+
+
+class FileSourceSettings(_Section):
+    """Samples from files: CSV, JSON Lines, Parquet (extra `files`)."""
+
+    type: Literal["file"]
+    paths: Annotated[list[str], Field(min_length=1)]
+    """Files or globs; each file is a shard."""
+    mode: Literal["replay", "tail"] = "replay"
+    """replay ends with the file; tail waits for more and follows rotation."""
+    speed: Annotated[float, Field(gt=0)] | None = None
+    """Replay at so many times real speed, by event time; null as fast as possible."""
+    channels: list[str] | None = None
+    """CSV and Parquet: the columns that are channels; null takes every numeric column left."""
+    start: Literal["earliest", "latest", "fail"] = "earliest"
+    """Where a shard without a checkpoint begins; pinned by a manifest at once."""
+    record: RecordSettings = RecordSettings()
+    """How a line is read; for CSV and Parquet `stream` and `time` name columns."""
+
+
+class PlantSourceSettings(_Section):
+    """The synthetic plant of `tidewarden demo`: pumps with known faults."""
+
+    type: Literal["plant"]
+    streams: Annotated[int, Field(ge=1, le=10_000)] = 50
+    """Pumps."""
+    seed: int = 7
+    """The same seed gives the same plant."""
+    speed: Annotated[float, Field(gt=0)] | None = 600.0
+    """Times real speed; null as fast as possible."""
+    hours: Annotated[float, Field(gt=0)] = 12.0
+    """How much of the plant's time is replayed."""
+    start: Literal["earliest", "latest", "fail"] = "earliest"
+    """Where a shard without a checkpoint begins."""
+    record: RecordSettings = RecordSettings()
+    """How a record is read."""
+
+
+SourceSettings: TypeAlias = Annotated[
+    KafkaSourceSettings | FileSourceSettings | PlantSourceSettings, Field(discriminator="type")
+]
+
+
+class MatchSettings(_Section):
+    """Which streams a detector takes; every condition given must hold."""
+
+    topic: str | None = None
+    """Regular expression for the whole topic (or path)."""
+    stream: str | None = None
+    """Regular expression for the whole stream key."""
+    labels: dict[str, str] = {}
+    """Label name to regular expression for its whole value."""
+
+
+class DecideSettings(_Section):
+    """How scores become anomalies. Null takes the bundle's own default."""
+
+    budget_per_day: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    """False-alarm budget: alarms per stream per day; sets the threshold from the stream's own sample rate."""
+    threshold_nines: Annotated[float, Field(gt=0, le=30)] | None = None
+    """A fixed threshold instead of the budget."""
+    min_samples: Annotated[int, Field(ge=1)] = 1
+    """Strange samples in a row before an anomaly fires."""
+    hysteresis_nines: Annotated[float, Field(ge=0)] = 1.0
+    """How far below the threshold a score must fall to count as low."""
+    resolve_samples: Annotated[int, Field(ge=1)] = 3
+    """Low samples in a row before an anomaly closes."""
+    resolve_after_s: Seconds = 900.0
+    """Silence after which an open anomaly is reported as resolved, reason silent."""
+    adapt_after_s: Seconds = 14_400.0
+    """How long an anomaly stays open whose score is low again but whose values stay outside the band."""
+    update_every_s: Seconds = 900.0
+    """An open anomaly is updated at least so often, in the stream's own event time."""
+    cool_down_s: Seconds = 300.0
+    """After a close, so long no new anomaly of the stream fires, in event time."""
+
+    @model_validator(mode="after")
+    def _one_threshold(self) -> DecideSettings:
+        if self.budget_per_day is not None and self.threshold_nines is not None:
+            raise ValueError("budget_per_day and threshold_nines exclude each other")
+        return self
+
+
+class DetectorSettings(_Section):
+    """A bundle, the streams it watches, and how it decides."""
+
+    bundle: str = "default"
+    """Path of a bundle; `default` is the one in the box, for any number of channels."""
+    match: MatchSettings = MatchSettings()
+    """Which streams it takes."""
+    channels: list[str] | None = None
+    """Channels in the bundle's order; null takes the bundle's own names or, for a bundle of any channels, those of a
+    stream's first sample."""
+    time_zone: str = "UTC"
+    """Time zone of the plant, for time of day and day of week."""
+    decide: DecideSettings = DecideSettings()
+    """How scores become anomalies."""
+
+
+class KafkaSinkSettings(KafkaClientSettings):
+    """A Kafka topic: key = stream, partition = input partition modulo the topic's partitions."""
+
+    type: Literal["kafka"]
+    topic: str
+    """Topic to write to; its cleanup.policy must be delete."""
+    linger_ms: Annotated[int, Field(ge=0)] = 2
+    """How long a record may wait for others to share a request."""
+
+
+class FileSinkSettings(_Section):
+    """A JSON Lines file."""
+
+    type: Literal["file"]
+    path: Path
+    """File that lines are appended to; synced to disk before a checkpoint."""
+
+
+class StdoutSinkSettings(_Section):
+    """Standard output, a line each."""
+
+    type: Literal["stdout"]
+
+
+SinkSettings: TypeAlias = Annotated[
+    KafkaSinkSettings | FileSinkSettings | StdoutSinkSettings, Field(discriminator="type")
+]
+
+
+class SinksSettings(_Section):
+    """Where results go; each a map from a name to a sink."""
+
+    alerts: dict[Name, SinkSettings] = {}
+    """Anomalies as they open, change and close."""
+    scores: dict[Name, SinkSettings] = {}
+    """Every sample's score."""
+    scores_mode: Literal["complete", "sampled"] = "sampled"
+    """complete: acknowledged before the checkpoint, one for every accepted sample; sampled: promises nothing."""
+    scores_sample_ratio: Annotated[float, Field(gt=0, le=1)] = 0.01
+    """Which share of streams' scores is sent when sampled; chosen by a hash of the stream."""
+    scores_detail: bool = False
+    """Whether scores carry expected, lower, upper and blame per channel."""
+    dead_letters: dict[Name, SinkSettings] = {}
+    """Broken records with their reason and their original bytes."""
+
+
+class CheckpointSettings(_Section):
+    """Where streams' memory is kept."""
+
+    type: Literal["dir"] = "dir"
+    """A local or shared folder."""
+    path: Path = Path("state")
+    """The folder."""
+    every_s: Annotated[float, Field(gt=0)] = 20.0
+    """Seconds between checkpoints; what is replayed after a crash."""
+
+
+class EngineSettings(_Section):
+    """The hot path."""
+
+    wave_rows: Annotated[int, Field(ge=1, le=65_536)] = 1024
+    """Most streams in one model call."""
+    max_streams: Annotated[int, Field(ge=1)] = 1_000_000
+    """Most streams of a shard; a new one beyond it is rejected."""
+
+
+class HttpSettings(_Section):
+    """Metrics, health and the status page."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 in a container."""
+    port: Annotated[int, Field(ge=0, le=65_535)] = 9464
+    """Port; 0 takes a free one."""
+
+
+class LogSettings(_Section):
+    """What is logged, to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The lowest level that is written."""
+    format: Literal["auto", "console", "json"] = "auto"
+    """auto: console on a terminal, else JSON."""
+
+
+class Settings(BaseSettings):
+    """Everything `tidewarden run` does."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TIDEWARDEN_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        use_attribute_docstrings=True,
+        frozen=True,
+    )
+
+    sources: Annotated[dict[Name, SourceSettings], Field(min_length=1)]
+    """Where samples come from."""
+    detectors: Annotated[dict[Name, DetectorSettings], Field(min_length=1)] = {"default": DetectorSettings()}
+    """What watches them; a stream goes to the first that matches."""
+    sinks: SinksSettings = SinksSettings()
+    """Where results go."""
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    """Where memory is kept."""
+    engine: EngineSettings = EngineSettings()
+    """The hot path."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs; auto takes a GPU where onnxruntime-gpu finds one. A device that is asked for and missing
+    is an error."""
+    http: HttpSettings = HttpSettings()
+    """Metrics, health, status."""
+    log: LogSettings = LogSettings()
+    """Logging."""

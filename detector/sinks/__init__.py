@@ -1,0 +1,1 @@
+"""Edges that alerts, scores and dead letters go to."""

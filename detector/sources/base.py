@@ -1,0 +1,74 @@
+"""What a source promises to the pipeline.
+
+A source owns its client and its shards. It hands over bytes and positions and never decodes, so that no record can
+pin it. The pipeline restores a shard first and then tells the source where to read it from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from detector.records import Records, Shard
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Where a shard's log begins and ends right now."""
+
+    low: int
+    """The first position that can still be read."""
+    high: int
+    """One past the last position that was written."""
+
+
+class Source(Protocol):
+    """An edge that records come from. All methods run on the event loop; none blocks it."""
+
+    name: str
+
+    async def start(self) -> None:
+        """Connect. Raises SourceError (retriable or not) when that is impossible."""
+        ...
+
+    async def assigned(self) -> tuple[list[Shard], list[Shard]]:
+        """Shards (gained, lost) since the last call; returns at once, usually ([], []).
+
+        A gained shard is paused until `resume`. A lost shard's positions must not be committed any more.
+        """
+        ...
+
+    async def bounds(self, shard: Shard) -> Bounds:
+        """Where the shard's log begins and ends now."""
+        ...
+
+    async def anchor(self, shard: Shard, position: int) -> str | None:
+        """A fingerprint of what stands right before `position`; None where nothing does or it can't be read.
+
+        A checkpoint keeps it, so that a topic that was created anew or a file that was replaced is noticed.
+        """
+        ...
+
+    async def resume(self, shard: Shard, position: int) -> None:
+        """Start handing over the shard's records from `position` on."""
+        ...
+
+    async def poll(self, timeout_s: float) -> list[Records]:
+        """Records that are there, at most one batch per shard, or [] after `timeout_s`.
+
+        Not called while the pipeline has no room: that is the backpressure. Never cancelled from outside (T4).
+        """
+        ...
+
+    @property
+    def exhausted(self) -> bool:
+        """True when a finite source has handed over everything; a live one never is."""
+        ...
+
+    async def commit(self, positions: dict[Shard, int]) -> None:
+        """Tell the outside how far we are. Advisory: the manifest is the truth. Bounded in time; never raises."""
+        ...
+
+    async def stop(self) -> None:
+        """Disconnect; safe to call twice and after a failed start."""
+        ...
