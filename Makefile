@@ -1,0 +1,87 @@
+# Every command of the project. `make` lists them.
+PYTHON ?= python3
+PIP = bin/pip install --quiet --disable-pip-version-check
+HASHED = --require-hashes --no-deps -r
+
+.DEFAULT_GOAL := help
+.PHONY: help demo install test test-daemon test-training test-python lint format bench bundles lock references image clean
+
+help:  ## List the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
+
+# --- environments: made on demand from locked versions and hashes; a stamp file says that one is complete ---------
+
+.venv/.complete: locks/run.txt pyproject.toml  ## the daemon as users install it
+	@echo "installing the daemon into .venv (once, less than a minute)"
+	@$(PYTHON) -m venv .venv
+	@.venv/$(PIP) $(HASHED) locks/run.txt
+	@.venv/$(PIP) --no-deps -e .
+	@touch $@
+
+.venv-daemon/.complete: locks/test.txt pyproject.toml  ## the same and the tools to test it, without torch
+	@echo "installing the daemon and its test tools into .venv-daemon"
+	@$(PYTHON) -m venv .venv-daemon
+	@.venv-daemon/$(PIP) $(HASHED) locks/test.txt
+	@.venv-daemon/$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv-training/.complete: locks/train.txt pyproject.toml  ## the same with torch
+	@echo "installing training into .venv-training (torch: about a minute and 5 GB)"
+	@$(PYTHON) -m venv .venv-training
+	@.venv-training/$(PIP) $(HASHED) locks/train.txt
+	@.venv-training/$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+install: .venv/.complete  ## Install the daemon into .venv
+
+# --- what a newcomer does ------------------------------------------------------------------------------------------
+
+demo: .venv/.complete  ## Watch it find faults in a synthetic plant
+	@.venv/bin/tidewarden demo
+
+test: test-daemon test-training  ## Run all tests: the daemon without torch, then training
+
+test-daemon: .venv-daemon/.complete  ## Run the daemon's tests in an environment without torch
+	.venv-daemon/bin/python -m pytest --ignore=tests/training --ignore=tests/parity
+
+test-training: .venv-training/.complete  ## Run the tests that need torch
+	.venv-training/bin/python -m pytest tests/training tests/parity
+
+test-python:  ## Run the quick tests on another Python: make test-python PYTHON=python3.13
+	@$(PYTHON) -m venv .venv-smoke
+	@.venv-smoke/$(PIP) $(HASHED) locks/test.txt
+	@.venv-smoke/$(PIP) --no-deps --no-build-isolation -e .
+	.venv-smoke/bin/python -m pytest tests/unit tests/contracts tests/scenarios -m "not system" -q
+
+lint: .venv-daemon/.complete  ## Check style, types and the import contracts
+	.venv-daemon/bin/ruff check .
+	.venv-daemon/bin/ruff format --check .
+	.venv-daemon/bin/mypy
+	.venv-daemon/bin/lint-imports
+
+format: .venv-daemon/.complete  ## Put the code into its form
+	.venv-daemon/bin/ruff check --fix .
+	.venv-daemon/bin/ruff format .
+
+# --- measuring and releasing ---------------------------------------------------------------------------------------
+
+bench: .venv-daemon/.complete  ## Measure the daemon against a bare drain of a real broker (about 10 minutes)
+	.venv-daemon/bin/python -m tests.benchmarks.daemon
+
+bundles: .venv-training/.complete  ## Train the shipped bundle again, and the one that the benchmark uses
+	.venv-training/bin/tidewarden train -c configs/train/default.yaml
+
+references: .venv-daemon/.complete  ## Write the references in docs/ from the code
+	.venv-daemon/bin/python -m detector.reference
+
+image:  ## Build the container image
+	docker build -t tidewarden .
+
+LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet
+lock:  ## Lock newer versions (needs uv)
+	$(LOCK) --upgrade --extra cpu -o locks/run.txt
+	$(LOCK) --upgrade --extra cpu --extra files --extra dev -c locks/run.txt -o locks/test.txt
+	$(LOCK) --upgrade --extra cpu --extra files --extra dev --extra training -c locks/test.txt -o locks/train.txt
+
+clean:  ## Remove environments and caches
+	rm -rf .venv .venv-daemon .venv-training .venv-smoke .cache dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
