@@ -9,16 +9,20 @@ The docstring under a field is its documentation: the reference in docs/ and `ti
 
 from __future__ import annotations
 
-import difflib
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from detector.errors import ConfigurationError
+from detector.settings_checks import ReadableFile, Regex, TimeZone
+from detector.settings_checks import parse_partitions as parse_partitions  # part of what this module offers
+from detector.settings_faults import configuration_error
+from detector.settings_input import DELIMITER, PREFIX, Document, Variable, read, understood, variables
+
 
 Seconds: TypeAlias = Annotated[float, Field(ge=0)]
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=64)]
@@ -26,6 +30,21 @@ Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _variables_are_understood(cls, given: object) -> object:
+        if not isinstance(given, dict):
+            return given
+        return {
+            key: cls._understood(key, value) if isinstance(value, Variable) else value for key, value in given.items()
+        }
+
+    @classmethod
+    def _understood(cls, key: str, variable: Variable) -> object:
+        known = cls.model_fields.get(key)
+        kinds = (known.annotation, *get_args(known.annotation)) if known else ()
+        return understood(variable, is_list=any(get_origin(kind) is list for kind in kinds))
 
 
 class RecordSettings(_Section):
@@ -55,9 +74,9 @@ class RecordSettings(_Section):
     @model_validator(mode="after")
     def _channels_go_with_flat_records(self) -> RecordSettings:
         if self.values is None and not self.channels:
-            raise ValueError("values is null: expected `channels` to name the top-level fields that are channels")
+            raise ValueError("expected channels, the top-level fields that are channels, as values is null")
         if self.values is not None and self.channels:
-            raise ValueError("channels is only for values: null; a detector's own `channels` picks from the map")
+            raise ValueError("expected channels only beside values: null; a detector's own channels pick from the map")
         return self
 
 
@@ -76,20 +95,35 @@ class KafkaClientSettings(_Section):
     """User for SASL."""
     password: SecretStr | None = None
     """Password for SASL; better from `password_file` or the environment than from the YAML file."""
-    password_file: Path | None = None
+    password_file: ReadableFile | None = None
     """File that holds the password; one trailing newline is dropped."""
-    ca_file: Path | None = None
+    ca_file: ReadableFile | None = None
     """Certificate authority to trust, PEM."""
-    certificate_file: Path | None = None
+    certificate_file: ReadableFile | None = None
     """Own certificate for mutual TLS, PEM."""
-    key_file: Path | None = None
+    key_file: ReadableFile | None = None
     """Key of the own certificate, PEM."""
 
     @model_validator(mode="after")
     def _one_password(self) -> KafkaClientSettings:
         if self.password is not None and self.password_file is not None:
-            raise ValueError("password and password_file exclude each other")
+            raise ValueError("expected password or password_file, got both")
         return self
+
+    def secret(self) -> str | None:
+        """The password, wherever it is kept; a file is read anew each time, so that it can be renewed.
+
+        Raises:
+            ConfigurationError: The file cannot be read.
+        """
+        if self.password_file is None:
+            return None if self.password is None else self.password.get_secret_value()
+        try:
+            return self.password_file.read_text(encoding="utf-8").removesuffix("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(
+                self.password_file, "password_file", expected="a file to read", got=error
+            ) from error
 
 
 class KafkaSourceSettings(KafkaClientSettings):
@@ -98,7 +132,7 @@ class KafkaSourceSettings(KafkaClientSettings):
     type: Literal["kafka"]
     topics: list[str] = []
     """Topics to read."""
-    pattern: str | None = None
+    pattern: Regex | None = None
     """Regular expression for topics to read, instead of `topics`."""
     group: str = "tidewarden"
     """Consumer group; with `partitions` it only receives our (advisory) committed offsets."""
@@ -116,10 +150,10 @@ class KafkaSourceSettings(KafkaClientSettings):
     @model_validator(mode="after")
     def _topics_or_pattern(self) -> KafkaSourceSettings:
         if bool(self.topics) == (self.pattern is not None):
-            raise ValueError("expected either topics or pattern")
+            raise ValueError("expected either topics or pattern, got " + ("both" if self.topics else "neither"))
         if self.partitions is not None:
             if self.pattern is not None:
-                raise ValueError("partitions goes with topics, not with pattern")
+                raise ValueError("expected partitions beside topics, got them beside pattern")
             parse_partitions(self.partitions)
         return self
 
@@ -168,11 +202,11 @@ SourceSettings: TypeAlias = Annotated[
 class MatchSettings(_Section):
     """Which streams a detector takes; every condition given must hold."""
 
-    topic: str | None = None
+    topic: Regex | None = None
     """Regular expression for the whole topic (or path)."""
-    stream: str | None = None
+    stream: Regex | None = None
     """Regular expression for the whole stream key."""
-    labels: dict[str, str] = {}
+    labels: dict[str, Regex] = {}
     """Label name to regular expression for its whole value."""
 
 
@@ -201,7 +235,7 @@ class DecideSettings(_Section):
     @model_validator(mode="after")
     def _one_threshold(self) -> DecideSettings:
         if self.budget_per_day is not None and self.threshold_nines is not None:
-            raise ValueError("budget_per_day and threshold_nines exclude each other")
+            raise ValueError("expected budget_per_day or threshold_nines, got both")
         return self
 
 
@@ -215,7 +249,7 @@ class DetectorSettings(_Section):
     channels: list[str] | None = None
     """Channels in the bundle's order; null takes the bundle's own names or, for a bundle of any channels, those of a
     stream's first sample."""
-    time_zone: str = "UTC"
+    time_zone: TimeZone = "UTC"
     """Time zone of the plant, for time of day and day of week."""
     decide: DecideSettings = DecideSettings()
     """How scores become anomalies."""
@@ -309,12 +343,21 @@ class Settings(BaseSettings):
     """Everything `tidewarden run` does."""
 
     model_config = SettingsConfigDict(
-        env_prefix="TIDEWARDEN_",
-        env_nested_delimiter="__",
+        env_prefix=PREFIX,
+        env_nested_delimiter=DELIMITER,
         extra="forbid",
         use_attribute_docstrings=True,
         frozen=True,
     )
+
+    @classmethod
+    def settings_customise_sources(  # noqa: D102 - pydantic-settings' own hook
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        **_: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)  # the environment speaks through `load` alone, so that tests are not swayed by it
 
     sources: Annotated[dict[Name, SourceSettings], Field(min_length=1)]
     """Where samples come from."""
@@ -333,3 +376,32 @@ class Settings(BaseSettings):
     """Metrics, health, status."""
     log: LogSettings = LogSettings()
     """Logging."""
+
+
+def load(path: Path | str | None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Read the configuration: defaults, below the file, below the environment, below `overrides` (nested maps).
+
+    Relative paths in it are relative to the working directory.
+
+    Args:
+        path: The YAML file; None for the environment alone.
+        overrides: What the command line says.
+
+    Raises:
+        ConfigurationError: Something is wrong; the message tells all of it.
+    """
+    document = read(None if path is None else Path(path))
+    environment = variables(os.environ, document, frozenset(Settings.model_fields))
+    layers = (dict(overrides or {}), environment, document.content)
+
+    class Layered(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls, settings_cls: type[BaseSettings], *_: object, **__: object
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return tuple(InitSettingsSource(settings_cls, layer) for layer in layers)
+
+    try:
+        return Settings.model_construct(**dict(Layered()))
+    except ValidationError as error:
+        raise configuration_error(error.errors(), Settings.model_json_schema(), document) from None
