@@ -1,0 +1,86 @@
+"""All the history that a configuration asks for, cut into training and validation span."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from detector.errors import InputError
+from detector.records import Float64, Int64
+from training.data.files import read_files
+from training.data.series import Series, accept, cut, period_s
+from training.settings import DataSettings, TrainSettings
+from training.synthetic import streams as synthetic
+
+_SHORTEST = 32  # samples: below this neither the scale nor the hidden state has anything to say
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What training learns from."""
+
+    series: list[Series]
+    rejects: dict[str, int]
+    """What the daemon would have refused, by reason."""
+    period_s: float | None
+    """Nominal; None where the streams have many and the detector is for any."""
+    channels: tuple[str, ...] | None = field(default=None)
+    """The channels that all streams share; None where they differ."""
+
+    @property
+    def samples(self) -> int:
+        """Of all streams."""
+        return sum(map(len, self.series))
+
+
+def load_history(settings: TrainSettings) -> History:
+    """Read files and draw streams.
+
+    Raises:
+        InputError: a file cannot be used, or nothing is left to train on.
+    """
+    rejects: Counter[str] = Counter()
+    share = settings.fit.validation_share
+    data = settings.data
+    series = cut(read_files(data, rejects), share)
+    if data.plant is not None:
+        plant = synthetic.pumps(data.plant.streams, data.plant.hours, data.plant.seed)
+        series += cut(_accept_all(plant), share)
+    if data.synthetic is not None:
+        drawn = synthetic.streams(
+            data.synthetic.streams, data.synthetic.samples, data.synthetic.channels, data.synthetic.seed
+        )
+        for one in _accept_all(drawn):  # each has a time of its own, hence its own cut
+            series += cut([one], share)
+    long_enough = [one for one in series if len(one) >= _SHORTEST]
+    rejects["too_short"] += len(series) - len(long_enough)
+    return _checked(long_enough, settings, {reason: n for reason, n in rejects.items() if n})
+
+
+def _accept_all(drawn: Iterable[tuple[str, tuple[str, ...], Int64, Float64]]) -> list[Series]:
+    accepted = (accept(*one, Counter()) for one in drawn)
+    return [one for one in accepted if one is not None]
+
+
+def _checked(series: list[Series], settings: TrainSettings, rejects: dict[str, int]) -> History:
+    if not any(one.cut >= _SHORTEST for one in series) or not any(one.cut < len(one) for one in series):
+        raise InputError(
+            "data",
+            "too little to train on",
+            expected=f"streams of more than {_SHORTEST} samples before and some after the cut",
+        )
+    channels = {one.channels for one in series}
+    if settings.model.mode == "fixed" and len(channels) > 1:
+        raise InputError(
+            "data", "streams differ in channels", expected="one set of channels, or model.mode: any", got=channels
+        )
+    return History(
+        series, rejects, _nominal_period_s(series, settings.data), next(iter(channels)) if len(channels) == 1 else None
+    )
+
+
+def _nominal_period_s(series: list[Series], data: DataSettings) -> float | None:
+    if data.period_s is not None:
+        return data.period_s
+    return None if data.synthetic is not None else period_s(series)

@@ -1,0 +1,1 @@
+"""Streams of our own making, so that a detector for any channels has seen more than one plant."""
