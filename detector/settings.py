@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
@@ -21,8 +21,7 @@ from detector.errors import ConfigurationError
 from detector.settings_checks import ReadableFile, Regex, TimeZone
 from detector.settings_checks import parse_partitions as parse_partitions  # part of what this module offers
 from detector.settings_faults import configuration_error
-from detector.settings_input import DELIMITER, PREFIX, Document, Variable, read, understood, variables
-
+from detector.settings_input import DELIMITER, PREFIX, read, understood, variables
 
 Seconds: TypeAlias = Annotated[float, Field(ge=0)]
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=64)]
@@ -34,17 +33,7 @@ class _Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _variables_are_understood(cls, given: object) -> object:
-        if not isinstance(given, dict):
-            return given
-        return {
-            key: cls._understood(key, value) if isinstance(value, Variable) else value for key, value in given.items()
-        }
-
-    @classmethod
-    def _understood(cls, key: str, variable: Variable) -> object:
-        known = cls.model_fields.get(key)
-        kinds = (known.annotation, *get_args(known.annotation)) if known else ()
-        return understood(variable, is_list=any(get_origin(kind) is list for kind in kinds))
+        return understood(given, cls.model_fields)
 
 
 class RecordSettings(_Section):
@@ -351,13 +340,16 @@ class Settings(BaseSettings):
     )
 
     @classmethod
-    def settings_customise_sources(  # noqa: D102 - pydantic-settings' own hook
+    def settings_customise_sources(
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        **_: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)  # the environment speaks through `load` alone, so that tests are not swayed by it
+        """Hear the caller alone: the environment speaks through `load`, so that it can't sway a test."""
+        return (init_settings,)
 
     sources: Annotated[dict[Name, SourceSettings], Field(min_length=1)]
     """Where samples come from."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args, get_origin
 
 import yaml
+from pydantic.fields import FieldInfo
 
 from detector.errors import ConfigurationError
 
@@ -135,13 +136,23 @@ def _keys(parts: list[str], content: object) -> list[str]:
     return keys
 
 
-def understood(variable: Variable, *, is_list: bool) -> object:
-    """What a variable stands for: `null` is nothing, `[a, b]` a list where one is wanted, all else text."""
+def understood(given: object, fields: Mapping[str, FieldInfo]) -> object:
+    """Replace variables that are not to be taken as text: `null` is nothing, `[a, b]` a list where one is wanted."""
+    if not isinstance(given, dict):
+        return given
+    return {
+        key: _understood(value, fields.get(key)) if isinstance(value, Variable) else value
+        for key, value in given.items()
+    }
+
+
+def _understood(variable: Variable, wanted: FieldInfo | None) -> object:
     if variable == "null":
         return None
-    if is_list and variable.startswith("["):
-        try:
-            return yaml.safe_load(variable)
-        except yaml.YAMLError:
-            return variable
-    return variable
+    kinds = (wanted.annotation, *get_args(wanted.annotation)) if wanted else ()
+    if not variable.startswith("[") or not any(get_origin(kind) is list for kind in kinds):
+        return variable
+    try:
+        return yaml.safe_load(variable)
+    except yaml.YAMLError:
+        return variable  # not a list: told with the other faults
