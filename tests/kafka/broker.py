@@ -1,0 +1,208 @@
+"""A real Apache Kafka broker, wherever this machine can get one.
+
+Looked for in this order:
+
+1. `TIDEWARDEN_TEST_KAFKA`: the address of a broker that somebody else runs,
+2. a Docker engine that answers: the official image,
+3. Java 17 and, for the first time, Maven: one KRaft node from Apache's own jars (pom.xml beside this file), which are
+   kept in `.cache/kafka`.
+
+`broker()` is a context manager that yields `host:port`; `python -m tests.kafka.broker` runs one until it is
+interrupted. A broker started here listens on loopback only, on free ports, keeps its log in a temporary folder and is
+ended by its own process id (or container id).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tests.kafka.topics import is_up
+
+_HERE = Path(__file__).parent
+_JARS = _HERE.parents[1] / ".cache" / "kafka"
+_IMAGE = "apache/kafka:4.1.1"
+_START_S = 60.0  # a cold, busy CI machine; 4 s is usual
+_FETCH_S = 300.0  # Maven with an empty repository, or the image
+_STOP_S = 10.0
+
+
+class NoBrokerError(RuntimeError):
+    """No way to a broker was found, or it did not come up; the message says what was tried."""
+
+
+@contextlib.contextmanager
+def broker() -> Iterator[str]:
+    """Yield the bootstrap address of a broker that answers; end it afterwards if it was started here."""
+    given = os.environ.get("TIDEWARDEN_TEST_KAFKA")
+    if given:
+        _wait_until_up(given, process=None)
+        yield given
+    elif _docker_answers():
+        with _in_docker() as address:
+            yield address
+    elif shutil.which("java"):
+        with _in_java() as address:
+            yield address
+    else:
+        raise NoBrokerError(
+            "no Kafka: TIDEWARDEN_TEST_KAFKA is not set, no Docker engine answers, java is not installed"
+        )
+
+
+def _docker_answers() -> bool:
+    if shutil.which("docker") is None:
+        return False
+    try:
+        return subprocess.run(["docker", "info"], capture_output=True, timeout=10, check=False).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+@contextlib.contextmanager
+def _in_docker() -> Iterator[str]:
+    port, controller = _free_ports()
+    settings = _properties(port, controller, listen="0.0.0.0", folder="/tmp/kafka-logs")
+    environment = [f"--env=KAFKA_{key.upper().replace('.', '_')}={value}" for key, value in settings.items()]
+    publish = f"--publish=127.0.0.1:{port}:{port}"  # the listener is open inside the container only
+    run = ["docker", "run", "--detach", "--rm", publish, *environment, f"--env=CLUSTER_ID={_cluster_id()}", _IMAGE]
+    started = subprocess.run(run, capture_output=True, text=True, timeout=_FETCH_S, check=False)
+    if started.returncode != 0:
+        raise NoBrokerError(f"docker run {_IMAGE}: {started.stderr.strip()}")
+    container = started.stdout.strip()
+    try:
+        _wait_until_up(f"127.0.0.1:{port}", process=None)
+        yield f"127.0.0.1:{port}"
+    finally:
+        subprocess.run(["docker", "kill", container], capture_output=True, timeout=30, check=False)
+
+
+@contextlib.contextmanager
+def _in_java() -> Iterator[str]:
+    classpath = f"{_jars()}/*"
+    with tempfile.TemporaryDirectory(prefix="tidewarden-kafka-", ignore_cleanup_errors=True) as folder:
+        port, controller = _free_ports()
+        properties = Path(folder) / "server.properties"
+        settings = _properties(port, controller, listen="127.0.0.1", folder=f"{folder}/data")
+        properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+        java = ["java", "-Xmx512m", "-Xms128m", "-cp", classpath]
+        tool = [
+            "-XX:TieredStopAtLevel=1",
+            "kafka.tools.StorageTool",
+            "format",
+            "-t",
+            _cluster_id(),
+            "-c",
+            str(properties),
+        ]
+        formatted = subprocess.run([*java, *tool], capture_output=True, text=True, timeout=_START_S, check=False)
+        if formatted.returncode != 0:
+            raise NoBrokerError(f"kafka.tools.StorageTool: {formatted.stdout}{formatted.stderr}")
+        output = Path(folder) / "output.txt"
+        with output.open("wb") as log:
+            # A session of its own: an interrupt typed at pytest ends the tests first, then the broker.
+            process = subprocess.Popen(
+                [*java, "kafka.Kafka", str(properties)], stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        try:
+            _wait_until_up(f"127.0.0.1:{port}", process, output)
+            yield f"127.0.0.1:{port}"
+        finally:
+            _end(process)
+
+
+def _jars() -> Path:
+    """The folder with Apache's jars; filled by Maven the first time, moved into place when complete."""
+    if _JARS.is_dir():
+        return _JARS
+    if shutil.which("mvn") is None:
+        raise NoBrokerError(f"no Kafka: neither Docker nor Maven, and {_JARS} is not there")
+    _JARS.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=_JARS.parent) as folder:
+        fetch = ["mvn", "-q", "-B", "-f", str(_HERE / "pom.xml"), "dependency:copy-dependencies"]
+        fetched = subprocess.run(
+            [*fetch, f"-DoutputDirectory={folder}/lib"], capture_output=True, text=True, timeout=_FETCH_S, check=False
+        )
+        if fetched.returncode != 0:
+            raise NoBrokerError(f"{' '.join(fetch)}: {fetched.stdout[-2000:]}")
+        with contextlib.suppress(OSError):  # somebody else was faster: theirs is as good
+            os.rename(f"{folder}/lib", _JARS)
+    return _JARS
+
+
+def _properties(port: int, controller: int, listen: str, folder: str) -> Mapping[str, object]:
+    return {
+        "process.roles": "broker,controller",
+        "node.id": 1,
+        "listeners": f"PLAINTEXT://{listen}:{port},CONTROLLER://127.0.0.1:{controller}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "controller.listener.names": "CONTROLLER",
+        "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+        "log.dirs": folder,
+        "auto.create.topics.enable": "false",  # as in production: a misspelt topic must be an error
+        "offsets.topic.replication.factor": 1,
+        "offsets.topic.num.partitions": 1,
+        "transaction.state.log.replication.factor": 1,
+        "transaction.state.log.min.isr": 1,
+        "transaction.state.log.num.partitions": 1,
+        "group.initial.rebalance.delay.ms": 0,
+        "group.min.session.timeout.ms": 1000,
+    }
+
+
+def _cluster_id() -> str:
+    return urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode().replace("-", "A").replace("_", "B")
+
+
+def _free_ports() -> tuple[int, int]:
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], other.getsockname()[1]
+
+
+def _wait_until_up(address: str, process: subprocess.Popen[bytes] | None, output: Path | None = None) -> None:
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline:
+        if process is not None and process.poll() is not None:
+            break
+        if asyncio.run(is_up(address)):
+            return
+        time.sleep(0.1)
+    said = output.read_text(errors="replace")[-2000:] if output is not None else ""
+    raise NoBrokerError(f"the broker at {address} did not answer within {_START_S:.0f} s: {said}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(_STOP_S)
+
+
+def main() -> int:
+    """Run a broker until interrupted; its address is the only line on standard output."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with contextlib.suppress(KeyboardInterrupt), broker() as address:
+        print(address, flush=True)
+        signal.pause()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
