@@ -154,6 +154,8 @@ class Scores:
     lower: Float64 | None = None
     upper: Float64 | None = None
     blame: Float32 | None = None
+    watched_s: float = 0.0
+    """Sum of the samples' elapsed, in event time: what realised alarms are counted against."""
 
     def __len__(self) -> int:
         return len(self.streams)
@@ -232,6 +234,10 @@ class Outcome:
     """What telemetry is told: records, samples, waves, streams_created, gaps, unknown_channels, ..."""
     stage_s: dict[str, float] = field(default_factory=dict)
     """Seconds spent per stage, keyed by the stage's name."""
+    wave_rows: list[int] = field(default_factory=list)
+    """Rows of each wave, in order."""
+    wave_s: list[float] = field(default_factory=list)
+    """Seconds that each wave's model step took."""
 
 
 @dataclass(slots=True)
