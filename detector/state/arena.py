@@ -1,0 +1,134 @@
+"""An arena: all memory of the streams that share a detector and a channel set, as parallel arrays, one row a stream.
+
+    state   (capacity, S) float32     the model's memory, opaque
+    decide  (capacity,) structured    what `decide` remembers
+    band    (capacity, 2, C) float64  the forecast band that an open anomaly started from
+    dirty   (capacity,) bool          touched since the last snapshot
+
+Rows are never freed, and a new one is a copy of the bundle's initial row, laid out when its chunk is. Growing
+goes through `realloc`, which on Linux moves pages rather than bytes: no second copy exists while an arena grows.
+That is why no view of these arrays may outlive the call that made it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.errors import CorruptCheckpointError
+from detector.records import ArenaRows, Float32, Float64, Int64
+
+Structured: TypeAlias = NDArray[Any]
+"""Rows of `decide`'s columns, shape (n,)."""
+
+_FIRST_ROWS = 64
+_GROWTH = 16  # grows by a sixteenth, so that at most 6 % of an arena lies idle
+_PAGE_ROWS = 64  # and by whole chunks of this many rows
+
+
+class Arena:
+    """Rows of one (detector, channel set)."""
+
+    def __init__(
+        self,
+        detector: str,
+        bundle_sha256: str,
+        channels: tuple[str, ...],
+        initial_state: Float32,
+        initial_decide: Structured,
+    ) -> None:
+        self.detector, self.bundle_sha256, self.channels = detector, bundle_sha256, channels
+        self._initial_state, self._initial_decide = _float32(initial_state), initial_decide[:1].copy()
+        self.state: Float32 = np.empty((0, len(initial_state)), np.float32)
+        self.decide: Structured = np.empty(0, initial_decide.dtype)
+        self.band: Float64 = np.empty((0, 2, len(channels)), np.float64)
+        self.dirty: NDArray[np.bool_] = np.empty(0, np.bool_)
+        self.streams: list[str] = []
+        """The stream of each row."""
+        self.labels: list[dict[str, str]] = []
+        """The labels that each stream had at first sight."""
+        self._pending: NDArray[np.intp] = np.empty(0, np.intp)
+
+    def __len__(self) -> int:
+        return len(self.streams)
+
+    def create(self, stream: str, labels: dict[str, str]) -> int:
+        """Add a stream with the initial row and return its slot."""
+        slot = len(self.streams)
+        self._reserve(slot + 1)
+        self.streams.append(stream)
+        self.labels.append(labels)
+        return slot
+
+    def write(self, slots: Int64, rows: ArenaRows) -> None:
+        """Put saved rows into `slots`; they are clean, for they came from a checkpoint."""
+        for name, (have, saved) in self._paired(rows).items():
+            if saved.dtype != have.dtype or saved.shape[1:] != have.shape[1:] or len(saved) != len(slots):
+                raise CorruptCheckpointError(
+                    f"detector {self.detector}",
+                    f"rows of `{name}`",
+                    expected=f"{len(slots)} x {have.dtype}{list(have.shape[1:])}",
+                    got=f"{len(saved)} x {saved.dtype}{list(saved.shape[1:])}",
+                )
+            have[slots] = saved
+        for slot, labels in zip(slots.tolist(), rows.labels, strict=True):
+            self.labels[slot] = labels
+        self.dirty[slots] = False
+
+    def snapshot(self, *, full: bool) -> ArenaRows:
+        """Copy what changed since the last snapshot that was kept, or everything."""
+        self.dropped()
+        dirty = np.flatnonzero(self.dirty[: len(self)])
+        self.dirty[dirty] = False
+        self._pending = dirty
+        return self._copy(np.arange(len(self)) if full else dirty)
+
+    def kept(self) -> None:
+        """The last snapshot is durable."""
+        self._pending = self._pending[:0]
+
+    def dropped(self) -> None:
+        """The last snapshot was not kept: what it took is dirty again."""
+        self.dirty[self._pending] = True
+        self.kept()
+
+    def _paired(self, rows: ArenaRows) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+        have: dict[str, NDArray[Any]] = {"state": self.state, "decide": self.decide, "band": self.band}
+        if rows.arrays.keys() != have.keys():
+            raise CorruptCheckpointError(
+                f"detector {self.detector}", "columns", expected=sorted(have), got=sorted(rows.arrays)
+            )
+        return {name: (array, rows.arrays[name]) for name, array in have.items()}
+
+    def _copy(self, slots: NDArray[np.intp]) -> ArenaRows:
+        at = slots.tolist()
+        return ArenaRows(
+            detector=self.detector,
+            bundle_sha256=self.bundle_sha256,
+            channels=self.channels,
+            streams=[self.streams[slot] for slot in at],
+            labels=[self.labels[slot] for slot in at],
+            arrays={"state": self.state[slots], "decide": self.decide[slots], "band": self.band[slots]},
+        )
+
+    def _reserve(self, rows: int) -> None:
+        old = len(self.state)
+        if rows <= old:
+            return
+        new = max(rows, _FIRST_ROWS, old + old // _GROWTH)
+        new = -(-new // _PAGE_ROWS) * _PAGE_ROWS
+        # refcheck=False: a debugger or profiler that looks at the frame must not make growing fail.
+        for array in (self.state, self.decide, self.band, self.dirty):
+            array.resize((new, *array.shape[1:]), refcheck=False)
+        self.state[old:] = self._initial_state
+        self.decide[old:] = self._initial_decide
+        self.band[old:] = np.nan
+        self.dirty[old:] = False
+
+
+def _float32(row: Float32) -> Float32:
+    if row.dtype != np.float32:
+        raise TypeError(f"initial row: expected float32, got {row.dtype}")
+    return row.copy()
