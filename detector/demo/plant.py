@@ -69,6 +69,11 @@ class Plant:
         self.names = [f"pump-{i + 1:0{max(2, len(str(streams)))}d}" for i in range(streams)]
         self._pumps = _draw_pumps(np.random.default_rng([seed, 0]), streams)
 
+    @property
+    def chunk_samples(self) -> int:
+        """At most so many samples are in a chunk."""
+        return _CHUNK_TICKS * self.streams
+
     def faults(self, hours: float) -> list[Fault]:
         """The faults that begin and end within the first `hours`, in order of their start."""
         found = [fault for stream in range(self.streams) for fault in self._faults_of(stream, hours * 3600.0)]
