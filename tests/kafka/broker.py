@@ -199,7 +199,8 @@ def main() -> int:
     """Run a broker until interrupted; its address is the only line on standard output."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with contextlib.suppress(KeyboardInterrupt), broker() as address:
-        print(address, flush=True)
+        sys.stdout.write(f"{address}\n")
+        sys.stdout.flush()
         signal.pause()
     return 0
 

@@ -1,0 +1,350 @@
+"""Samples from Kafka topics: bytes and offsets, one shard per partition.
+
+Given `KafkaSourceSettings`, it hands over `Records`. Partitions come from the consumer group, or from `partitions` in
+the settings (static assignment, which no other replica can disturb). Every partition starts paused; the pipeline
+restores its shard and says where to go on. What the manifest says is the truth, the group's committed offset is for
+lag displays. The client's traps T1 to T13 are named where they are avoided; what both edges share is in
+`kafka_client`.
+
+The model runs in a thread, so that heartbeats, which run on our event loop, are never held up for a session (T12).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from typing import TypeAlias
+
+import numpy as np
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.structs import OffsetAndMetadata
+
+from detector.errors import SourceError
+from detector.kafka_client import (
+    Cluster,
+    consumer_arguments,
+    describe_cluster,
+    opened,
+    read_span,
+    require_c_extension,
+)
+from detector.records import NO_TIME, Header, Int64, Records, Shard
+from detector.settings import KafkaSourceSettings, parse_partitions
+from detector.sources.base import Bounds
+
+_HEARTBEAT_MS = 3000
+_REBALANCE_TIMEOUT_MS = 120_000  # how long a rebalance waits for a member that is still writing a checkpoint
+_MAX_POLL_INTERVAL_MS = 600_000  # how long backpressure may last before the group gives our partitions away
+_COMMIT_S = 5.0
+_STOP_S = 10.0
+_GRACE_S = 0.05  # a fetch that ends with its timeout is not to be left for the next poll
+_ANCHORS = 64  # fingerprints kept per shard: as many polls as may lie between reading and a checkpoint
+
+_Batch: TypeAlias = Sequence[ConsumerRecord[bytes, bytes]]
+
+_log = structlog.get_logger(__name__)
+
+
+class KafkaSource:
+    """The `Source` over a Kafka cluster."""
+
+    def __init__(self, name: str, settings: KafkaSourceSettings) -> None:
+        self.name = name
+        self._settings = settings
+        self._where = f"kafka source {name!r}"
+        self._consumer: AIOKafkaConsumer | None = None
+        self._cluster_id = ""
+        self._fetch: asyncio.Task[dict[TopicPartition, _Batch]] | None = None
+        self._owned: dict[Shard, TopicPartition] = {}
+        self._gained: list[Shard] = []
+        self._lost: list[Shard] = []
+        self._anchors: dict[Shard, dict[int, str]] = {}
+
+    async def start(self) -> None:
+        """Connect, check that the topics are there, and take or ask for partitions.
+
+        Raises:
+            ConfigurationError: The client's C extension is missing, or a secret's file.
+            SourceError: No broker within half a minute, or a topic or partition is not there.
+        """
+        require_c_extension()
+        cluster = await describe_cluster(self._settings, self._where, SourceError)
+        self._cluster_id = cluster.id
+        static = self._static_partitions(cluster)
+        consumer = await opened(self._make_consumer, self._where, SourceError, self._settings.bootstrap_servers)
+        self._consumer = consumer
+        if static is not None:
+            consumer.assign(static)
+            self.on_gained(static)
+        else:
+            # After the start, which would otherwise wait for the whole group to rebalance.
+            consumer.subscribe(
+                self._settings.topics, self._settings.pattern, listener=_Listener(self.on_gained, self.on_lost)
+            )
+
+    def _static_partitions(self, cluster: Cluster) -> list[TopicPartition] | None:
+        for topic in self._settings.topics:
+            if topic not in cluster.topics:
+                near = difflib.get_close_matches(topic, cluster.topics, 1)
+                hint = f"did you mean {near[0]!r}?" if near else "create it, or allow us to describe it"
+                raise SourceError(self._where, f"topic {topic!r} is not there", hint=hint)
+        if self._settings.partitions is None:
+            return None
+        wanted = parse_partitions(self._settings.partitions)
+        for topic in self._settings.topics:
+            count = cluster.topics[topic]
+            if max(wanted) >= count:
+                raise SourceError(
+                    self._where,
+                    f"partitions of topic {topic!r}",
+                    expected=f"0 to {count - 1}",
+                    got=self._settings.partitions,
+                )
+        return [TopicPartition(topic, number) for topic in self._settings.topics for number in wanted]
+
+    def _make_consumer(self) -> AIOKafkaConsumer:
+        return AIOKafkaConsumer(
+            **consumer_arguments(self._settings),
+            group_id=self._settings.group,
+            # One only: each more costs another round of joins (T7). A class of its own, because the client keeps what
+            # was assigned on the class, and another source in this process must not see it.
+            partition_assignment_strategy=[type("Sticky", (StickyPartitionAssignor,), {})],
+            session_timeout_ms=round(self._settings.session_timeout_s * 1000),
+            heartbeat_interval_ms=min(_HEARTBEAT_MS, round(self._settings.session_timeout_s * 1000 / 3)),
+            rebalance_timeout_ms=_REBALANCE_TIMEOUT_MS,
+            max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
+        )
+
+    # Who owns what
+
+    def on_gained(self, partitions: Sequence[TopicPartition]) -> None:
+        """Note and pause, nothing else: no heartbeat is sent while the group's callback runs (T3)."""
+        consumer = self._client()
+        for partition in partitions:
+            consumer.pause(partition)
+            consumer.seek(partition, 0)  # any position: without one the client looks for a committed offset and raises
+            shard = Shard(self._cluster_id, partition.topic, partition.partition)
+            self._owned[shard] = partition
+            self._gained.append(shard)
+
+    def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
+        """Note that the group has taken partitions away; an eager rebalance takes all of them."""
+        if self._fetch is not None and self._fetch.done():
+            _forget(self._fetch)
+            self._fetch = None  # its records may be read again after the rebalance
+        for partition in partitions:
+            shard = Shard(self._cluster_id, partition.topic, partition.partition)
+            if self._owned.pop(shard, None) is None:
+                continue
+            self._anchors.pop(shard, None)
+            if shard in self._gained:  # it came and went between two calls of `assigned`
+                self._gained.remove(shard)
+            else:
+                self._lost.append(shard)
+
+    async def assigned(self) -> tuple[list[Shard], list[Shard]]:
+        """Shards (gained, lost) since the last call; one that was lost and came back is in both."""
+        gained, self._gained = self._gained, []
+        lost, self._lost = self._lost, []
+        return gained, lost
+
+    # Where to read
+
+    async def bounds(self, shard: Shard) -> Bounds:
+        """Where the partition's committed log begins and ends now."""
+        consumer, partition = self._client(), _partition_of(shard)
+        try:
+            low = await consumer.beginning_offsets([partition])
+            high = await consumer.end_offsets([partition])
+        except KafkaError as cause:
+            raise SourceError(shard, "cannot read the bounds of the log", got=repr(cause)) from cause
+        return Bounds(low[partition], high[partition])
+
+    async def anchor(self, shard: Shard, position: int) -> str | None:
+        """CRC-32 and timestamp of the record right before `position`, remembered or read again."""
+        known = self._anchors.get(shard, {}).get(position)
+        if known is not None:
+            return known
+        bounds = await self.bounds(shard)
+        if not bounds.low < position <= bounds.high:
+            return None
+        span = read_span(self._settings, _partition_of(shard), position - 1, position, self._where, SourceError)
+        async with aclosing(span):
+            async for batch in span:
+                for record in batch:
+                    return _fingerprint(record)
+        return None  # compacted away, or a transaction's marker
+
+    async def resume(self, shard: Shard, position: int) -> None:
+        """Read on from `position`; a shard that was lost meanwhile is left alone."""
+        partition = self._owned.get(shard)
+        if partition is None:
+            return
+        consumer = self._client()
+        consumer.seek(partition, position)
+        consumer.resume(partition)
+
+    # Records
+
+    async def poll(self, timeout_s: float) -> list[Records]:
+        """Records that are there, or [] after `timeout_s`.
+
+        The fetch is a task of its own, and outlives a poll that it has no answer for: to cancel it would leak the
+        client's count of fetches (T4), and during a rebalance it waits longer than it was told to.
+
+        Raises:
+            SourceError: A position is no longer on the broker, or it refuses to let us read.
+        """
+        if self._fetch is None:
+            self._fetch = asyncio.create_task(self._get(timeout_s), name=f"fetch {self.name}")
+        fetch = self._fetch
+        await asyncio.wait({fetch}, timeout=timeout_s + _GRACE_S)
+        if not fetch.done() or self._fetch is not fetch:
+            return []
+        self._fetch = None
+        try:
+            found = fetch.result()
+        except OffsetOutOfRangeError as cause:
+            raise await self._out_of_range(cause) from cause
+        except KafkaError as cause:
+            raise SourceError(self._where, "cannot read", got=repr(cause)) from cause
+        return [self._records(partition, batch) for partition, batch in found.items()]
+
+    async def _get(self, timeout_s: float) -> dict[TopicPartition, _Batch]:
+        # Bounded: unpacking is one synchronous step, and without a limit as long as all buffers together (T10).
+        # A broker is not asked again while one of its partitions has unread records (T11): hence large polls.
+        found: dict[TopicPartition, _Batch] = await self._client().getmany(
+            timeout_ms=round(timeout_s * 1000), max_records=self._settings.poll_records
+        )
+        return found
+
+    def _records(self, partition: TopicPartition, batch: _Batch) -> Records:
+        shard = Shard(self._cluster_id, partition.topic, partition.partition)
+        last = batch[-1]
+        anchors = self._anchors.setdefault(shard, {})
+        anchors[last.offset + 1] = _fingerprint(last)
+        if len(anchors) > _ANCHORS:
+            del anchors[next(iter(anchors))]
+        return Records(
+            shard=shard,
+            values=[record.value for record in batch],
+            keys=[record.key for record in batch],
+            positions=_offsets(batch),
+            append_ns=_append_ns(batch),
+            next_position=last.offset + 1,
+            headers_of=lambda i: _headers(batch[i]),
+        )
+
+    async def _out_of_range(self, cause: OffsetOutOfRangeError) -> SourceError:
+        """Say which position is gone (T8): retention was faster than we, or the topic was created anew."""
+        ((partition, offset),) = cause.args[0].items()
+        shard = Shard(self._cluster_id, partition.topic, partition.partition)
+        bounds = await self.bounds(shard)
+        return SourceError(
+            shard,
+            "position is out of range",
+            expected=f"an offset from {bounds.low} to {bounds.high}",
+            got=offset,
+            hint="retention removed it, or the topic was created anew",
+        )
+
+    @property
+    def exhausted(self) -> bool:
+        """Never: a topic has no end."""
+        return False
+
+    # Progress and end
+
+    async def commit(self, positions: dict[Shard, int]) -> None:
+        """Commit offsets of shards that we still own, for lag displays; never raises and takes at most 5 s."""
+        offsets = {
+            self._owned[shard]: OffsetAndMetadata(position, "")
+            for shard, position in positions.items()
+            if shard in self._owned
+        }
+        if not offsets:
+            return
+        try:
+            # The client would try again for ever (T6); to cancel this wait is safe, the commit itself is shielded.
+            await asyncio.wait_for(self._client().commit(offsets), _COMMIT_S)
+        except (KafkaError, TimeoutError) as cause:
+            _log.warning("offsets not committed", source=self.name, error=repr(cause))
+
+    async def stop(self) -> None:
+        """Leave the group and disconnect, after the fetch in flight."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is None:
+            return
+        fetch, self._fetch = self._fetch, None
+        if fetch is not None:
+            await asyncio.wait({fetch}, timeout=_STOP_S)  # T4: it ends by itself within its poll's timeout
+        try:
+            await asyncio.wait_for(consumer.stop(), _STOP_S)
+        except TimeoutError:
+            _log.warning("the client did not stop", source=self.name, seconds=_STOP_S)
+        if fetch is not None:
+            fetch.cancel()  # only where a rebalance never ended; the client that it would confuse is gone
+            await asyncio.wait({fetch})
+            _forget(fetch)
+
+    def _client(self) -> AIOKafkaConsumer:
+        if self._consumer is None:
+            raise SourceError(self._where, "is not connected", expected="start() before")
+        return self._consumer
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no annotations
+    """Passes the group's callbacks on. Exceptions in here would be swallowed: it does next to nothing."""
+
+    def __init__(
+        self,
+        gained: Callable[[Sequence[TopicPartition]], None],
+        lost: Callable[[Sequence[TopicPartition]], None],
+    ) -> None:
+        self._gained, self._lost = gained, lost
+
+    def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
+        """Also called for a membership that was lost already."""
+        self._lost(sorted(revoked))
+
+    def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
+        """After every rebalance, with all that we own now."""
+        self._gained(sorted(assigned))
+
+
+def _forget(fetch: asyncio.Task[dict[TopicPartition, _Batch]]) -> None:
+    """Look at a finished task's exception, so that asyncio does not complain that nobody did."""
+    if not fetch.cancelled():
+        fetch.exception()
+
+
+def _partition_of(shard: Shard) -> TopicPartition:
+    return TopicPartition(shard.topic, shard.partition)
+
+
+def _fingerprint(record: ConsumerRecord[bytes, bytes]) -> str:
+    crc = zlib.crc32(record.value or b"", zlib.crc32(record.key or b""))
+    return f"crc32:{crc:08x}@{record.timestamp}"
+
+
+def _offsets(batch: _Batch) -> Int64:
+    """Offsets of a batch; nearly always there is none missing, and then none needs to be looked at."""
+    first, last = batch[0].offset, batch[-1].offset
+    if last - first == len(batch) - 1:
+        return np.arange(first, last + 1, dtype=np.int64)
+    return np.array([record.offset for record in batch], np.int64)
+
+
+def _append_ns(batch: _Batch) -> Int64:
+    timestamps_ms = np.array([record.timestamp for record in batch], np.int64)
+    return np.where(timestamps_ms < 0, NO_TIME, timestamps_ms * 1_000_000)
+
+
+def _headers(record: ConsumerRecord[bytes, bytes]) -> Sequence[Header]:
+    return tuple(record.headers)
