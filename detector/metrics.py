@@ -63,7 +63,7 @@ class Metrics:
         self.lag = self._gauge("lag_records", "Records written and not yet processed (files: bytes).", *_SHARD)
         self.last_event = self._gauge(
             "last_event_timestamp_seconds",
-            "Highest event time processed, Unix time; now minus it is the delay.",
+            "Highest event time processed, Unix time.",
             *_SHARD,
         )
         self.last_append = self._gauge(

@@ -205,7 +205,7 @@ class Telemetry:
 
     # Sinks --------------------------------------------------------------------------------------------------------
 
-    def alerts_sent(self, alerts: Sequence[Alert]) -> None:
+    def alerts_delivered(self, alerts: Sequence[Alert]) -> None:
         """Alerts were handed to the sinks, those not suppressed; the status page shows the latest."""
         self.status.alerts.extend(alerts)
 
