@@ -1,0 +1,49 @@
+"""`tidewarden train` and `tidewarden export`; found by the daemon's command through an entry-point group."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from detector.errors import InputError
+
+
+def train(
+    config: Annotated[Path, typer.Option("--config", "-c", help="YAML file; docs/training.md lists its keys.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as fit.epochs=5.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder in which the run folder is made; default runs/.")
+    ] = None,
+) -> None:
+    """Learn from history: leaves a run folder with report and bundle.onnx."""
+    from training.progress import Progress  # imported on use: torch takes seconds, and `--help` must not
+    from training.run import train as run
+    from training.settings import load
+
+    settings = load(config, overrides or ())
+    if output is not None:
+        settings = settings.model_copy(update={"output": output})
+    with Progress() as progress:
+        folder = run(settings, progress)
+    Console(stderr=True).print(f"report: {folder / 'report.html'}", highlight=False)
+    typer.echo(folder / "bundle.onnx")
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder, or its weights.pt.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Default: bundle.onnx in the run folder.")
+    ] = None,
+) -> None:
+    """Make the bundle of a run again."""
+    from training.run import export_weights
+
+    weights = run / "weights.pt" if run.is_dir() else run
+    if not weights.exists():
+        raise InputError(weights, "no such file", expected="a run folder that `tidewarden train` made")
+    typer.echo(export_weights(weights, output or weights.with_name("bundle.onnx")))

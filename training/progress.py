@@ -1,0 +1,44 @@
+"""What training says while it works: bars on a terminal, lines elsewhere; on standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import TypeVar
+
+from rich import progress
+from rich.console import Console
+
+T = TypeVar("T")
+
+
+class Progress(AbstractContextManager["Progress"]):
+    """One display for a whole training; use as a context."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._bars = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TimeRemainingColumn(),
+            console=console or Console(stderr=True),
+        )
+
+    def __enter__(self) -> Progress:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def says(self, text: str) -> None:
+        """Print a line above the bars."""
+        self._bars.console.print(text, highlight=False)
+
+    def over(self, items: Iterable[T], what: str, total: int) -> Iterator[T]:
+        """Iterate with a bar."""
+        yield from self._bars.track(items, total=total, description=what)

@@ -1,0 +1,177 @@
+"""One training from configuration to bundle, and the folder that it leaves.
+
+    runs/pumps-20261121-131500/
+      config.yaml     the resolved configuration; `train -c` takes it again
+      epochs.csv      what fit logged of each epoch
+      metrics.json    data, fit, calibration, bundle, versions
+      report.html     the same for people
+      weights.pt      the detector as torch saved it; `export` makes the bundle from it again
+      bundle.onnx     what the daemon runs
+
+A folder is whole or says that it is not: it is called *.partial while it is made and *.broken, with an error.txt, when
+it could not be finished.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import hashlib
+import itertools
+import json
+import pickle
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detector.errors import InputError
+from training.calibrate import Calibration, calibrate
+from training.data.load import History, load_history
+from training.data.series import sha256
+from training.export import export
+from training.fit import Epoch, Fitted, fit
+from training.graph.detector import Detector, DetectorShape
+from training.progress import Progress
+from training.report import write_report
+from training.settings import TrainSettings, dump
+
+
+def train(settings: TrainSettings, progress: Progress) -> Path:
+    """Train, calibrate, export and report.
+
+    Returns:
+        The finished run folder.
+    """
+    torch.set_num_threads(settings.fit.threads)
+    with run_folder(settings.output, settings.name) as folder:
+        (folder / "config.yaml").write_text(dump(settings), encoding="utf-8")
+        history = load_history(settings)
+        progress.says(
+            f"{len(history.series)} streams, {history.samples:,} samples, left out: {history.rejects or 'none'}"
+        )
+        torch.manual_seed(settings.fit.seed)
+        detector = Detector(shape_of(settings, history))
+        fitted = fit(detector, history.series, settings.data.time_zone, settings.fit, progress)
+        calibration = calibrate(detector, history.series, settings, progress)
+        _save(folder / "weights.pt", detector, settings, describe(settings, history, calibration))
+        progress.says("exporting, and proving that the bundle computes what torch does")
+        export_weights(folder / "weights.pt", folder / "bundle.onnx")
+        _write_results(folder, settings, history, fitted, calibration)
+    return folder.with_suffix("")
+
+
+def shape_of(settings: TrainSettings, history: History) -> DetectorShape:
+    """The detector that a configuration and its history ask for."""
+    fixed = settings.model.mode == "fixed"
+    channels = history.channels if fixed else None
+    units = [settings.data.units.get(channel, "") for channel in channels] if fixed and settings.data.units else None
+    return DetectorShape(
+        channels=channels,
+        units=tuple(units) if units else None,
+        period_s=history.period_s,
+        **settings.model.model_dump(),
+    )
+
+
+def describe(settings: TrainSettings, history: History, calibration: Calibration) -> dict[str, Any]:
+    """What the bundle's metadata say beyond the detector itself."""
+    return {
+        "description": settings.description,
+        "data": {
+            "from": _iso(min(int(one.time_ns[0]) for one in history.series)),
+            "to": _iso(max(int(one.time_ns[-1]) for one in history.series)),
+            "sha256": sha256(history.series),
+            "streams": len(history.series),
+            "samples": history.samples,
+        },
+        "decide": {
+            "budget_per_day": settings.decide.budget_per_day,
+            "exceedances_per_alarm": calibration.exceedances_per_alarm,
+            "threshold_nines": None,
+        },
+        "calibration": calibration.figures(),
+    }
+
+
+def export_weights(weights: Path, bundle: Path) -> Path:
+    """Make a bundle from what `train` saved.
+
+    Raises:
+        InputError: the file is not what `train` writes.
+    """
+    try:
+        saved = torch.load(weights, weights_only=True)
+        detector = Detector(DetectorShape(**saved["shape"]))
+        detector.load_state_dict(saved["weights"])
+    except (OSError, KeyError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
+        raise InputError(weights, "cannot be read", expected="weights.pt of a run", got=error) from error
+    return export(detector, bundle, name=saved["name"], version=saved["version"], metadata=saved["metadata"])
+
+
+def _save(path: Path, detector: Detector, settings: TrainSettings, metadata: dict[str, Any]) -> None:
+    saved = {"name": settings.name, "version": settings.version, "metadata": metadata}
+    torch.save({**saved, "shape": asdict(detector.shape), "weights": detector.state_dict()}, path)
+
+
+@contextmanager
+def run_folder(output: Path, name: str) -> Iterator[Path]:
+    """Make a folder that carries its plain name only once it is complete."""
+    path = _unused(output, f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    partial = path.with_name(path.name + ".partial")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+    except BaseException:  # also Ctrl-C: whatever ended it, the folder says so
+        (partial / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        partial.rename(path.with_name(path.name + ".broken"))
+        raise
+    partial.rename(path)
+
+
+def _unused(output: Path, name: str) -> Path:
+    names = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
+    return next(output / one for one in names if not any(output.glob(f"{glob.escape(one)}*")))
+
+
+def _write_results(
+    folder: Path, settings: TrainSettings, history: History, fitted: Fitted, calibration: Calibration
+) -> None:
+    metadata = describe(settings, history, calibration)
+    bundle = folder / "bundle.onnx"
+    fit_figures = {
+        "epochs": len(fitted.epochs),
+        "best_epoch": fitted.best.epoch,
+        "train_loss": fitted.best.train_loss,
+        "validation_loss": fitted.best.validation_loss,
+        "persistence_loss": fitted.persistence_loss,
+        "seconds": sum(epoch.seconds for epoch in fitted.epochs),
+    }
+    bundle_figures = {"bytes": bundle.stat().st_size, "sha256": hashlib.sha256(bundle.read_bytes()).hexdigest()}
+    metrics = {
+        "data": {**metadata["data"], "period_s": history.period_s, "rejects": history.rejects},
+        "fit": fit_figures,
+        "calibration": metadata["calibration"],
+        "decide": metadata["decide"],
+        "bundle": bundle_figures,
+    }
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    _write_epochs(folder / "epochs.csv", fitted.epochs)
+    title = f"{settings.name} {settings.version}"
+    write_report(folder / "report.html", title, metrics, fitted, calibration)
+
+
+def _write_epochs(path: Path, epochs: Sequence[Epoch]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Epoch)])
+        writer.writeheader()
+        writer.writerows(map(asdict, epochs))
+
+
+def _iso(time_ns: int) -> str:
+    return datetime.fromtimestamp(time_ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
