@@ -9,6 +9,8 @@
       CheckpointError        a store failed, or a checkpoint cannot be used
         CorruptCheckpointError   a checksum or a shape is wrong
         LineageError         the checkpoint belongs to another bundle, topic or configuration
+        FencedError          another process has claimed the shard
+        DataLostError        the source no longer has the records that follow the checkpoint
 
 Bad *data* is never an error: it is a `Reject` (records.py) with a reason and a counter. A message always reads
 *where: what: expected, got*, and ends with what the operator can do where there is something to do.
@@ -83,5 +85,17 @@ class CorruptCheckpointError(CheckpointError):
 
 class LineageError(CheckpointError):
     """The checkpoint belongs to another bundle, topic or configuration than the one that is running."""
+
+    retriable = False
+
+
+class FencedError(CheckpointError):
+    """Another process has claimed the shard since; this one must stop writing. Run one replica per shard."""
+
+    retriable = False
+
+
+class DataLostError(CheckpointError):
+    """The source no longer has the records that follow the checkpoint; what they would have said is lost."""
 
     retriable = False

@@ -1,1 +1,1 @@
-"""checkpoint."""
+"""How streams' memory outlives the process: one protocol, one format, stores behind one contract."""

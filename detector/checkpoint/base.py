@@ -1,0 +1,100 @@
+"""What a checkpoint store promises, and the pure decisions over what lies in it.
+
+A store is a flat set of named, immutable blobs per shard: five verbs, so that a folder, a bucket and a compacted topic
+can all be one. What the names mean is decided here, without I/O:
+
+    fence-<fence>                     a claim: who owns the shard; created exclusively
+    segment-<fence>-<epoch>.rows      rows
+    manifest-<fence>-<epoch>.json     the commit point; the highest (fence, epoch) that is whole is the truth
+
+Because the fence comes first, whatever a former owner still writes sorts below the present owner's first manifest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from detector.checkpoint.format import Manifest, Segment
+from detector.records import Shard
+
+_MOST_SEGMENTS = 64  # files that a restore has to open
+_NAME = re.compile(
+    r"(?P<kind>fence|segment|manifest)-(?P<fence>\d{10})(-(?P<epoch>\d{12})\.(rows|json))?(?P<temporary>\.tmp)?"
+)
+
+
+class Store(Protocol):
+    """Where checkpoints are kept. All methods may be slow and raise CheckpointError."""
+
+    async def names(self, shard: Shard) -> list[str]:
+        """What is there for the shard, in any order, leftovers of a crash included."""
+        ...
+
+    async def read(self, shard: Shard, name: str) -> bytes:
+        """The whole of one; raises CorruptCheckpointError where it is missing or cannot be read."""
+        ...
+
+    async def write(self, shard: Shard, name: str, blocks: Sequence[bytes]) -> None:
+        """Write one; when this returns it survives the loss of power, whole, under its name."""
+        ...
+
+    async def create(self, shard: Shard, name: str) -> bool:
+        """Create an empty one, durably; False where it exists already. Of two callers at once exactly one succeeds."""
+        ...
+
+    async def delete(self, shard: Shard, names: Sequence[str]) -> None:
+        """Delete what is there of these."""
+        ...
+
+
+def fence_name(fence: int) -> str:
+    """Name of the claim with this fence."""
+    return f"fence-{fence:010d}"
+
+
+def segment_name(fence: int, epoch: int) -> str:
+    """Name of the rows written at this epoch."""
+    return f"segment-{fence:010d}-{epoch:012d}.rows"
+
+
+def manifest_name(fence: int, epoch: int) -> str:
+    """Name of the manifest of this epoch."""
+    return f"manifest-{fence:010d}-{epoch:012d}.json"
+
+
+def highest_fence(names: Iterable[str]) -> int:
+    """The fence of the present owner; 0 where nobody ever claimed the shard."""
+    return max((_fence_of(name) for name in names if name.startswith("fence-")), default=0)
+
+
+def manifests_newest_first(names: Iterable[str]) -> list[str]:
+    """Manifests in the order in which a restore tries them."""
+    return sorted((name for name in names if name.startswith("manifest-") and name.endswith(".json")), reverse=True)
+
+
+def needs_base(segments: Sequence[Segment]) -> bool:
+    """Whether the next checkpoint writes all rows: at first, and when deltas outgrow their base or grow too many."""
+    if not segments or len(segments) >= _MOST_SEGMENTS:
+        return True
+    return sum(segment.bytes for segment in segments[1:]) > segments[0].bytes
+
+
+def garbage(names: Iterable[str], kept: Sequence[Manifest]) -> list[str]:
+    """What may be deleted by the owner whose manifests, newest first, are `kept`.
+
+    Everything that none of them names and that the owner or one before wrote: a later owner's files are not ours to
+    judge. Foreign files are never touched.
+    """
+    own_fence = max(manifest.fence for manifest in kept)
+    needed = {fence_name(own_fence)}
+    for manifest in kept:
+        needed.add(manifest_name(manifest.fence, manifest.epoch))
+        needed.update(segment.name for segment in manifest.segments)
+    return sorted(name for name in names if name not in needed and 0 < _fence_of(name) <= own_fence)
+
+
+def _fence_of(name: str) -> int:
+    match = _NAME.fullmatch(name)
+    return int(match["fence"]) if match else 0

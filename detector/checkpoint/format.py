@@ -1,0 +1,241 @@
+"""What a checkpoint looks like on disk: the manifest, and the segments that it names. Format version 1.
+
+A **segment** holds rows of arenas, all numbers little-endian, every block padded with zeros to a multiple of 64 bytes:
+
+    magic      8 bytes    "TWSEG" 0 1 newline
+    length     8 bytes    of the header
+    header     JSON       {"arenas": [{detector, bundle_sha256, channels, rows, streams, labels, arrays}, ...]}
+    per arena  streams    JSON list of keys; `streams` in the header is its length in bytes
+               labels     JSON list of maps, or of length 0 where no stream has any
+               arrays     raw, in the header's order; {name, dtype, shape} say how to read each
+
+The first segment of a manifest is a base, later ones replace rows of it; a stream's last row counts. A **manifest** is
+a JSON document and a last line with its checksum. No pickle, no padding that depends on the machine: the same rows
+give the same bytes everywhere, and a file of the first version stays readable.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.errors import CorruptCheckpointError
+from detector.records import ArenaRows, Shard
+
+_MAGIC = b"TWSEG\x00\x01\n"
+_ALIGN = 64  # bytes; numpy reads the arrays in place, aligned for any processor
+
+
+class Segment(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of rows, as a manifest names it."""
+
+    name: str
+    crc32: int
+    bytes: int
+    rows: int
+
+
+class ArenaLineage(msgspec.Struct, frozen=True, kw_only=True):
+    """Which bundle made the rows of one arena."""
+
+    detector: str
+    bundle_sha256: str
+    bundle: str
+    """`name@version`, for people."""
+    channels: tuple[str, ...]
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """The commit point: which rows belong to which position of which shard."""
+
+    format: Literal[1] = 1
+    cluster: str
+    topic: str
+    partition: int
+    epoch: int
+    """Rises with every checkpoint of the shard."""
+    fence: int
+    """Rises with every owner of the shard."""
+    position: int
+    """The next position: everything below it is in the rows, nothing else is."""
+    highest_event_ns: int
+    alert_marks: dict[str, int] = {}
+    """Per sink of alerts: a position on the output before which every alert comes from below `position`."""
+    anchor: str | None = None
+    """A fingerprint of what stood right before `position` in the source."""
+    segments: list[Segment] = []
+    """The base, then deltas, oldest first."""
+    arenas: list[ArenaLineage] = []
+    configuration: str = ""
+    """Hash of the settings that influence rows or alerts."""
+    numerics: str = ""
+    """Fingerprint of what computed the rows: equal ones promise equal bits on replay."""
+    created: str = ""
+    """RFC 3339, for people; nothing depends on it."""
+
+    @property
+    def shard(self) -> Shard:
+        """Whose checkpoint it is."""
+        return Shard(self.cluster, self.topic, self.partition)
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Write a manifest as indented JSON and, as its last line, the checksum of all before it."""
+    body = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+    return body + b"crc32 %08x\n" % zlib.crc32(body)
+
+
+def decode_manifest(data: bytes, where: object) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        CorruptCheckpointError: It is cut off, altered or of an unknown format.
+    """
+    body, _, last = data[:-1].rpartition(b"\n")
+    body += b"\n"
+    wanted = b"crc32 %08x" % zlib.crc32(body)
+    if last != wanted or data[-1:] != b"\n":
+        raise CorruptCheckpointError(where, "checksum of the manifest", expected=wanted.decode(), got=_shown(last))
+    try:
+        return msgspec.json.decode(body, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise CorruptCheckpointError(where, "manifest", expected="format 1", got=error) from error
+
+
+def encode_segment(arenas: Sequence[ArenaRows]) -> list[bytes]:
+    """Lay out rows as the blocks of a segment file, to be written one after the other."""
+    header, blocks = [], []
+    for rows in arenas:
+        entry, its_blocks = _encode_arena(rows)
+        header.append(entry)
+        blocks += its_blocks
+    text = msgspec.json.encode({"arenas": header})
+    opening = _MAGIC + len(text).to_bytes(8, "little") + text
+    return [_padded(block) for block in (opening, *blocks)]
+
+
+def segment_of(name: str, blocks: Iterable[bytes], rows: int) -> Segment:
+    """Describe a segment file for the manifest."""
+    crc32 = size = 0
+    for block in blocks:
+        crc32, size = zlib.crc32(block, crc32), size + len(block)
+    return Segment(name=name, crc32=crc32, bytes=size, rows=rows)
+
+
+def decode_segment(data: bytes, segment: Segment, where: object) -> list[ArenaRows]:
+    """Read a segment; its arrays are read-only views of `data`.
+
+    Raises:
+        CorruptCheckpointError: It is not what the manifest says it is.
+    """
+    if len(data) != segment.bytes:
+        raise CorruptCheckpointError(where, "length of the segment", expected=segment.bytes, got=len(data))
+    crc32 = zlib.crc32(data)
+    if crc32 != segment.crc32:
+        raise CorruptCheckpointError(where, "crc32 of the segment", expected=f"{segment.crc32:08x}", got=f"{crc32:08x}")
+    if data[:8] != _MAGIC:
+        raise CorruptCheckpointError(where, "magic of the segment", expected=_MAGIC, got=data[:8])
+    length = int.from_bytes(data[8:16], "little")
+    header = msgspec.json.decode(data[16 : 16 + length])
+    blocks = _Blocks(data, 16 + length)
+    return [_decode_arena(entry, blocks) for entry in header["arenas"]]
+
+
+def merge(segments: Iterable[Sequence[ArenaRows]]) -> list[ArenaRows]:
+    """Lay deltas over their base: one `ArenaRows` per arena, where a stream's last row counts.
+
+    Arenas and streams come out in the order in which they were first seen.
+    """
+    parts: dict[tuple[str, str, tuple[str, ...]], list[ArenaRows]] = {}
+    for arenas in segments:
+        for rows in arenas:
+            parts.setdefault((rows.detector, rows.bundle_sha256, rows.channels), []).append(rows)
+    return [_merge_arena(of_one) for of_one in parts.values()]
+
+
+def _merge_arena(parts: Sequence[ArenaRows]) -> ArenaRows:
+    if len(parts) == 1:
+        return parts[0]
+    streams = [stream for part in parts for stream in part.streams]
+    labels = [each for part in parts for each in part.labels]
+    last = dict(zip(streams, range(len(streams)), strict=True))  # keeps the first place and the last row
+    chosen = np.fromiter(last.values(), np.intp, len(last))
+    arrays = {name: np.concatenate([part.arrays[name] for part in parts])[chosen] for name in parts[0].arrays}
+    first = parts[0]
+    chosen_labels = [labels[i] for i in chosen]
+    return ArenaRows(first.detector, first.bundle_sha256, first.channels, list(last), chosen_labels, arrays)
+
+
+def _encode_arena(rows: ArenaRows) -> tuple[dict[str, Any], list[bytes]]:
+    streams = msgspec.json.encode(rows.streams)
+    labels = msgspec.json.encode(rows.labels) if any(rows.labels) else b""
+    arrays = {name: _little_endian(array) for name, array in rows.arrays.items()}
+    entry = {
+        "detector": rows.detector,
+        "bundle_sha256": rows.bundle_sha256,
+        "channels": rows.channels,
+        "rows": len(rows.streams),
+        "streams": len(streams),
+        "labels": len(labels),
+        "arrays": [
+            {"name": name, "dtype": np.lib.format.dtype_to_descr(array.dtype), "shape": array.shape}
+            for name, array in arrays.items()
+        ],
+    }
+    return entry, [streams, labels, *(array.tobytes() for array in arrays.values())]
+
+
+def _decode_arena(entry: dict[str, Any], blocks: _Blocks) -> ArenaRows:
+    streams = msgspec.json.decode(blocks.take(entry["streams"]), type=list[str])
+    labels_text = blocks.take(entry["labels"])
+    labels: list[dict[str, str]] = (
+        msgspec.json.decode(labels_text, type=list[dict[str, str]]) if labels_text else [{} for _ in streams]
+    )
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for array in entry["arrays"]:
+        dtype, shape = np.lib.format.descr_to_dtype(_tuples(array["dtype"])), array["shape"]
+        count = int(np.prod(shape))
+        arrays[array["name"]] = np.frombuffer(blocks.take(count * dtype.itemsize), dtype, count).reshape(shape)
+    return ArenaRows(entry["detector"], entry["bundle_sha256"], tuple(entry["channels"]), streams, labels, arrays)
+
+
+class _Blocks:
+    """Hands out the blocks of a segment one after the other."""
+
+    def __init__(self, data: bytes, start: int) -> None:
+        self._data, self._next = memoryview(data), _aligned(start)
+
+    def take(self, length: int) -> memoryview:
+        block = self._data[self._next : self._next + length]
+        self._next += _aligned(length)
+        return block
+
+
+def _little_endian(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    if array.dtype.hasobject:
+        raise TypeError(f"rows of Python objects have no stable form: {array.dtype}")
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+
+
+def _tuples(descr: Any) -> Any:
+    """Undo what JSON did to numpy's description of a dtype: fields are tuples, shapes are tuples."""
+    if isinstance(descr, str):
+        return descr
+    return [(name, _tuples(kind), *(tuple(shape) for shape in rest)) for name, kind, *rest in descr]
+
+
+def _padded(block: bytes) -> bytes:
+    return block + bytes(_aligned(len(block)) - len(block))
+
+
+def _aligned(length: int) -> int:
+    return -(-length // _ALIGN) * _ALIGN
+
+
+def _shown(line: bytes) -> str:
+    return line[:40].decode("ascii", "backslashreplace") or "nothing"

@@ -1,0 +1,269 @@
+"""The one place that knows in which order a checkpoint is made.
+
+    1. Wave boundary    copy the rows that changed and the marks of the alert outputs; nothing of the shard is in flight
+    2. Acknowledged     every output of a record below the position is confirmed by its sink
+    3. Rows durable     the copied rows, as a segment
+    4. Manifest durable the commit point, refused where another owner has claimed the shard since
+    5. Forget           those rows are no longer dirty
+    6. Commit           tell the source's outside; advisory, bounded, never raises
+    7. Garbage          delete what the last two manifests do not name
+
+Why this order: a crash before 4 leaves the manifest before it, and the records since then are replayed; the alerts they
+give again carry the ids that they had, so they are recognised and not sent twice. Were 4 to come before 2, an alert
+could be lost for ever: its record would lie below the position, and nobody would read it again.
+
+Processing goes on from step 2, which is why step 1 takes the marks: whatever is delivered after it stands behind them.
+While a replay lasts the marks rest, because outputs of later positions, sent before the crash, stand behind them too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from detector.checkpoint.base import Store, garbage, highest_fence, manifest_name, needs_base, segment_name
+from detector.checkpoint.format import ArenaLineage, Manifest, Segment, encode_manifest, encode_segment, segment_of
+from detector.clock import Clock
+from detector.errors import CheckpointError, FencedError
+from detector.records import ArenaRows, Shard, Snapshot
+from detector.sinks.base import Sink
+from detector.sources.base import Source
+
+_T = TypeVar("_T")
+_LONGEST_BACKOFF_S = 60.0
+
+
+class Memory(Protocol):
+    """The side of an engine that checkpoints see; always called on the engine's own thread."""
+
+    def snapshot(self, *, full: bool = False) -> Snapshot:
+        """Copy the rows that changed since the last snapshot that was kept, or all of them."""
+        ...
+
+    def kept(self) -> None:
+        """The last snapshot is durable."""
+        ...
+
+    def dropped(self) -> None:
+        """The last snapshot is not; its rows are dirty again."""
+        ...
+
+    def restore(self, next_position: int, highest_event_ns: int, arenas: Sequence[ArenaRows]) -> None:
+        """Start from a checkpoint, or from nothing at a position."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What is running, as a manifest remembers it."""
+
+    bundles: Mapping[str, tuple[str, str]]
+    """Per detector its bundle's SHA-256 and its `name@version`."""
+    configuration: str
+    numerics: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """The sinks whose acknowledgement a checkpoint waits for."""
+
+    alerts: Mapping[str, Sink]
+    others: Sequence[Sink] = ()
+    """Complete scores and dead letters; sampled scores promise nothing and are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What step 1 took at a wave boundary."""
+
+    snapshot: Snapshot
+    alert_marks: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A checkpoint that is durable."""
+
+    manifest: Manifest
+    rows: int
+    bytes: int
+    full: bool
+    took_s: float
+
+
+class Checkpointer:
+    """Makes the checkpoints of one shard, one at a time, from the manifest it was restored to."""
+
+    def __init__(
+        self,
+        *,
+        manifest: Manifest,
+        memory: Memory,
+        engine_thread: Executor,
+        store: Store,
+        source: Source,
+        outputs: Outputs,
+        identity: Identity,
+        clock: Clock,
+        every_s: float,
+    ) -> None:
+        self.manifest = manifest
+        self._kept_manifests = [manifest]
+        self._epoch = manifest.epoch
+        self._memory, self._engine_thread = memory, engine_thread
+        self._store, self._source, self._outputs, self._identity = store, source, outputs, identity
+        self._clock, self._every_s = clock, every_s
+        self._failures = 0
+        self.durable_s = clock.monotonic_s()
+        """When the last manifest became durable; its age tells a stalled store."""
+        self._due_s = self.durable_s + every_s
+
+    @property
+    def shard(self) -> Shard:
+        """Whose checkpoints these are."""
+        return self.manifest.shard
+
+    def is_due(self) -> bool:
+        """Whether it is time for the next one."""
+        return self._clock.monotonic_s() >= self._due_s
+
+    async def take(self, *, is_replaying: bool) -> Taken:
+        """Step 1. Call at a wave boundary, after the outputs of everything before it were handed to the sinks."""
+        # 1. Wave boundary.
+        full = needs_base(self.manifest.segments)
+        snapshot = await self._on_engine(lambda: self._memory.snapshot(full=full))
+        marks = dict(self.manifest.alert_marks)
+        if not is_replaying:
+            marks |= await marks_now(self.shard, self._outputs.alerts)
+        return Taken(snapshot, marks)
+
+    async def make_durable(self, taken: Taken) -> Written:
+        """Steps 2 to 7, while the shard goes on.
+
+        Raises:
+            SinkError: An output below the position is lost; only a restart from the last manifest brings it back.
+            FencedError: The shard belongs to somebody else.
+            CheckpointError: The store failed; the rows are dirty again and `is_due` backs off.
+        """
+        started_s = self._clock.monotonic_s()
+        try:
+            # 2. Acknowledged.
+            await self._acknowledge()
+            # 3. Rows durable.
+            segments = await self._write_rows(taken.snapshot)
+            # 4. Manifest durable: the commit point.
+            manifest = await self._write_manifest(taken, segments)
+        except CheckpointError:
+            await self._on_engine(self._memory.dropped)
+            self._back_off()
+            raise
+        # 5. Forget.
+        await self._on_engine(self._memory.kept)
+        self._advance_to(manifest, started_s)
+        # 6. Commit.
+        await self._source.commit({self.shard: manifest.position})
+        # 7. Garbage. What cannot be deleted now is deleted after a later checkpoint.
+        with contextlib.suppress(CheckpointError):
+            await self._store.delete(self.shard, garbage(await self._store.names(self.shard), self._kept_manifests))
+        return self._report(taken.snapshot, manifest, self.durable_s - started_s)
+
+    async def _acknowledge(self) -> None:
+        for sink in (*self._outputs.alerts.values(), *self._outputs.others):
+            await sink.flush()
+
+    async def _write_rows(self, snapshot: Snapshot) -> list[Segment]:
+        """Write the rows and name all segments that the next manifest consists of."""
+        self._epoch += 1
+        former = [] if snapshot.full else self.manifest.segments
+        rows = _row_count(snapshot)
+        if rows == 0:
+            return list(former)
+        name = segment_name(self.manifest.fence, self._epoch)
+        blocks = await asyncio.to_thread(encode_segment, snapshot.arenas)
+        segment = await asyncio.to_thread(segment_of, name, blocks, rows)
+        await self._store.write(self.shard, name, blocks)
+        return [*former, segment]
+
+    async def _write_manifest(self, taken: Taken, segments: list[Segment]) -> Manifest:
+        position = taken.snapshot.next_position
+        manifest = msgspec.structs.replace(
+            self.manifest,
+            epoch=self._epoch,
+            position=position,
+            highest_event_ns=taken.snapshot.highest_event_ns,
+            alert_marks=taken.alert_marks,
+            anchor=await self._source.anchor(self.shard, position),
+            segments=segments,
+            arenas=_with_new(self.manifest.arenas, taken.snapshot.arenas, self._identity),
+            created=created(self._clock),
+        )
+        await write_manifest(self._store, manifest)
+        return manifest
+
+    def _report(self, snapshot: Snapshot, manifest: Manifest, took_s: float) -> Written:
+        rows = _row_count(snapshot)
+        return Written(manifest, rows, manifest.segments[-1].bytes if rows else 0, snapshot.full, took_s)
+
+    def _advance_to(self, manifest: Manifest, started_s: float) -> None:
+        self._kept_manifests = [manifest, self.manifest]
+        self.manifest = manifest
+        self.durable_s = self._clock.monotonic_s()
+        self._due_s = started_s + self._every_s
+        self._failures = 0
+
+    def _back_off(self) -> None:
+        self._failures += 1
+        wait_s = min(2.0 ** (self._failures - 1), self._every_s, _LONGEST_BACKOFF_S)
+        self._due_s = self._clock.monotonic_s() + wait_s
+
+    async def _on_engine(self, act: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._engine_thread, act)
+
+
+async def write_manifest(store: Store, manifest: Manifest) -> None:
+    """Make a manifest durable unless somebody with a higher fence owns the shard.
+
+    A claim between the check and the write does no harm: the new owner's manifests sort above this one.
+
+    Raises:
+        FencedError: The shard belongs to somebody else.
+    """
+    fence = highest_fence(await store.names(manifest.shard))
+    if fence > manifest.fence:
+        raise FencedError(manifest.shard, "the shard was claimed by another owner", expected=manifest.fence, got=fence)
+    await store.write(manifest.shard, manifest_name(manifest.fence, manifest.epoch), [encode_manifest(manifest)])
+
+
+async def marks_now(shard: Shard, alerts: Mapping[str, Sink]) -> dict[str, int]:
+    """Where the shard's alerts end now on each output that has positions."""
+    marks = {name: await sink.alert_mark(shard) for name, sink in alerts.items()}
+    return {name: mark for name, mark in marks.items() if mark is not None}
+
+
+def created(clock: Clock) -> str:
+    """Now, for people."""
+    return datetime.fromtimestamp(clock.now_ns() // 1_000_000_000, UTC).isoformat()
+
+
+def _row_count(snapshot: Snapshot) -> int:
+    return sum(len(arena.streams) for arena in snapshot.arenas)
+
+
+def _with_new(known: Sequence[ArenaLineage], rows: Sequence[ArenaRows], identity: Identity) -> list[ArenaLineage]:
+    """The arenas in order of first sight; that order is part of the memory."""
+    lineage = list(known)
+    for arena in rows:
+        label = identity.bundles[arena.detector][1]
+        entry = ArenaLineage(
+            detector=arena.detector, bundle_sha256=arena.bundle_sha256, bundle=label, channels=arena.channels
+        )
+        if entry not in lineage:
+            lineage.append(entry)
+    return lineage
