@@ -45,6 +45,8 @@ class Telemetry:
         self.clock = clock or SystemClock()
         self.status = Status(started_ns=self.clock.now_ns())
         self._metrics = Metrics(self.registry)
+        told = (self._metrics.stage_in, self._metrics.stage_out, self._metrics.stage_seconds)
+        self._stages = {stage: tuple(metric.labels(stage) for metric in told) for stage in _STAGES}  # looked up once
         self._metrics.build_info.labels(__version__, platform.python_version(), _onnxruntime()).set(1)
         self._metrics.started.set(self.clock.now_ns() / 1e9)
         self._metrics.ready.set_function(lambda: float(not self.status.unready()))
@@ -157,12 +159,11 @@ class Telemetry:
     def _count_stages(self, records: int, outcome: Outcome, refused: Counter[str]) -> None:
         """Into each stage goes what the one before it let through; `decide` gives alerts."""
         items = records
-        for stage in _STAGES:
-            self._metrics.stage_in.labels(stage).inc(items)
+        for stage, (went_in, came_out, seconds) in self._stages.items():
+            went_in.inc(items)
             items = len(outcome.alerts) if stage == "decide" else max(0, items - refused[stage])
-            self._metrics.stage_out.labels(stage).inc(items)
-        for stage, seconds in outcome.stage_s.items():
-            self._metrics.stage_seconds.labels(stage).inc(seconds)
+            came_out.inc(items)
+            seconds.inc(outcome.stage_s.get(stage, 0.0))
         self._metrics.poll_seconds.observe(sum(outcome.stage_s.values()))
 
     def _count_engine(self, outcome: Outcome, source: str) -> None:
