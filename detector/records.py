@@ -131,6 +131,27 @@ class Samples:
     def __len__(self) -> int:
         return len(self.streams)
 
+    def take(self, keep: NDArray[np.intp]) -> Samples:
+        """The samples at the rising indexes `keep`."""
+        at = keep.tolist()
+        shape_of = self.shape_of[keep]
+        within = np.empty(len(self), np.intp)  # which row of its shape's cells each sample is
+        for shape in range(len(self.shapes)):
+            of_shape = self.shape_of == shape
+            within[of_shape] = np.arange(np.count_nonzero(of_shape))
+        return Samples(
+            shard=self.shard,
+            index=self.index[keep],
+            streams=[self.streams[i] for i in at],
+            event_ns=self.event_ns[keep],
+            append_ns=self.append_ns[keep],
+            positions=self.positions[keep],
+            shapes=self.shapes,
+            shape_of=shape_of,
+            cells=[cells[within[keep[shape_of == shape]]] for shape, cells in enumerate(self.cells)],
+            labels=None if self.labels is None else [self.labels[i] for i in at],
+        )
+
 
 @dataclass(slots=True)
 class Scores:
@@ -250,7 +271,8 @@ class ArenaRows:
     streams: list[str]
     labels: list[dict[str, str]]
     arrays: dict[str, NDArray[np.generic]]
-    """Each (n, ...): `state` (n, S) float32, `decide` (n,) structured, `band` (n, 2, C) float64."""
+    """Each (n, ...): `state` (n, S) float32, `decide` (n,) structured, `band` (n, 2, C) float64, `last_ns` (n,) int64,
+    `samples` (n,) int64."""
 
 
 @dataclass(slots=True)
@@ -264,3 +286,5 @@ class Snapshot:
     arenas: list[ArenaRows]
     """Dirty rows only, unless `full`."""
     full: bool = False
+    last_position: int = -1
+    """Of the last record that went in, -1 before the first; says at which record the next look for silence is due."""

@@ -3,6 +3,8 @@
     state   (capacity, S) float32     the model's memory, opaque
     decide  (capacity,) structured    what `decide` remembers
     band    (capacity, 2, C) float64  the forecast band that an open anomaly started from
+    last_ns (capacity,) int64         event time of the last accepted sample, or NO_TIME
+    samples (capacity,) int64         accepted samples so far
     dirty   (capacity,) bool          touched since the last snapshot
 
 Rows are never freed, and a new one is a copy of the bundle's initial row, laid out when its chunk is. Growing
@@ -18,14 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.errors import CorruptCheckpointError
-from detector.records import ArenaRows, Float32, Float64, Int64
+from detector.records import NO_TIME, ArenaRows, Float32, Float64, Int64
 
 Structured: TypeAlias = NDArray[Any]
 """Rows of `decide`'s columns, shape (n,)."""
 
-_FIRST_ROWS = 64
-_GROWTH = 16  # grows by a sixteenth, so that at most 6 % of an arena lies idle
-_PAGE_ROWS = 64  # and by whole chunks of this many rows
+_GROWTH = 16  # grows by a sixteenth, so that at most 6 % of an arena lies idle,
+_LEAST_BYTES = 65_536  # but by at least so many bytes of state
 
 
 class Arena:
@@ -44,7 +45,11 @@ class Arena:
         self.state: Float32 = np.empty((0, len(initial_state)), np.float32)
         self.decide: Structured = np.empty(0, initial_decide.dtype)
         self.band: Float64 = np.empty((0, 2, len(channels)), np.float64)
+        self.last_ns: Int64 = np.empty(0, np.int64)
+        self.samples: Int64 = np.empty(0, np.int64)
         self.dirty: NDArray[np.bool_] = np.empty(0, np.bool_)
+        self.open: set[int] = set()
+        """Slots with an open anomaly."""
         self.streams: list[str] = []
         """The stream of each row."""
         self.labels: list[dict[str, str]] = []
@@ -64,7 +69,13 @@ class Arena:
 
     def write(self, slots: Int64, rows: ArenaRows) -> None:
         """Put saved rows into `slots`; they are clean, for they came from a checkpoint."""
-        for name, (have, saved) in self._paired(rows).items():
+        columns = self._columns()
+        if rows.arrays.keys() != columns.keys():
+            raise CorruptCheckpointError(
+                f"detector {self.detector}", "columns", expected=sorted(columns), got=sorted(rows.arrays)
+            )
+        for name, have in columns.items():
+            saved = rows.arrays[name]
             if saved.dtype != have.dtype or saved.shape[1:] != have.shape[1:] or len(saved) != len(slots):
                 raise CorruptCheckpointError(
                     f"detector {self.detector}",
@@ -94,13 +105,15 @@ class Arena:
         self.dirty[self._pending] = True
         self.kept()
 
-    def _paired(self, rows: ArenaRows) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
-        have: dict[str, NDArray[Any]] = {"state": self.state, "decide": self.decide, "band": self.band}
-        if rows.arrays.keys() != have.keys():
-            raise CorruptCheckpointError(
-                f"detector {self.detector}", "columns", expected=sorted(have), got=sorted(rows.arrays)
-            )
-        return {name: (array, rows.arrays[name]) for name, array in have.items()}
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        """What a checkpoint keeps."""
+        return {
+            "state": self.state,
+            "decide": self.decide,
+            "band": self.band,
+            "last_ns": self.last_ns,
+            "samples": self.samples,
+        }
 
     def _copy(self, slots: NDArray[np.intp]) -> ArenaRows:
         at = slots.tolist()
@@ -110,21 +123,23 @@ class Arena:
             channels=self.channels,
             streams=[self.streams[slot] for slot in at],
             labels=[self.labels[slot] for slot in at],
-            arrays={"state": self.state[slots], "decide": self.decide[slots], "band": self.band[slots]},
+            arrays={name: column[slots] for name, column in self._columns().items()},
         )
 
     def _reserve(self, rows: int) -> None:
         old = len(self.state)
         if rows <= old:
             return
-        new = max(rows, _FIRST_ROWS, old + old // _GROWTH)
-        new = -(-new // _PAGE_ROWS) * _PAGE_ROWS
-        # refcheck=False: a debugger or profiler that looks at the frame must not make growing fail.
-        for array in (self.state, self.decide, self.band, self.dirty):
+        step = max(old // _GROWTH, _LEAST_BYTES // max(self._initial_state.nbytes, 1), 1)
+        new = max(rows, old + step)
+        for array in (*self._columns().values(), self.dirty):
+            # refcheck=False: a debugger or profiler that looks at the frame must not make growing fail.
             array.resize((new, *array.shape[1:]), refcheck=False)
         self.state[old:] = self._initial_state
         self.decide[old:] = self._initial_decide
-        self.band[old:] = np.nan
+        self.band[old:] = 0.0
+        self.last_ns[old:] = NO_TIME
+        self.samples[old:] = 0
         self.dirty[old:] = False
 
 

@@ -1,0 +1,142 @@
+"""Infer: one model call for one wave. Gathers the rows, adds the clock, steps the model and puts the rows back.
+
+The clock features are looked up in a table of the week's minutes, so that they have the same bits on every machine
+and in every wave, and cost nothing.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import NamedTuple, Protocol
+from zoneinfo import ZoneInfo
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.records import Float32, Float64, Int64
+
+CLOCK_FEATURES = 4
+_NS_PER_S = 10**9
+_MINUTE_S, _DAY_S, _WEEK_MINUTES = 60, 86_400, 7 * 24 * 60
+_OFFSET_SPAN_S = 900  # time zones change their offset only at quarters of an hour, UTC
+_FIRST_WEEKDAY_S = 3 * _DAY_S  # 1970-01-01 was a Thursday; weeks start on Monday
+
+
+class Step(Protocol):
+    """What came of one model call; docs/contract.md has the shapes."""
+
+    @property
+    def score(self) -> Float32:
+        """Nines, shape (B,)."""
+        ...
+
+    @property
+    def blame(self) -> Float32:
+        """Share of the score, shape (B, C)."""
+        ...
+
+    @property
+    def expected(self) -> Float64:
+        """Forecast of the sample, shape (B, C), raw units."""
+        ...
+
+    @property
+    def lower(self) -> Float64:
+        """Lower end of its band."""
+        ...
+
+    @property
+    def upper(self) -> Float64:
+        """Upper end of its band."""
+        ...
+
+    @property
+    def next_state(self) -> Float32:
+        """The memory after the sample, shape (B, S)."""
+        ...
+
+
+class Model(Protocol):
+    """What runs the step; `detector.model.session.Session` does."""
+
+    def step(self, values: Float64, observed: Float32, elapsed: Float32, clock: Float32, state: Float32) -> Step:
+        """Score one sample of each of B streams."""
+        ...
+
+
+class WaveInput(NamedTuple):
+    """One sample of each of B streams."""
+
+    slots: Int64
+    values: Float64
+    """(B, C) raw units, NaN where missing."""
+    elapsed_s: Float64
+    event_ns: Int64
+
+
+def infer(model: Model, state: Float32, wave: WaveInput, clock: WallClock) -> Step:
+    """Step the model over one wave and write the new memory into `state`.
+
+    Args:
+        model: Runs the step.
+        state: The arena's rows, shape (slots, S); those of the wave are replaced.
+        wave: The samples; no slot comes twice.
+        clock: Makes the clock features.
+    """
+    step = model.step(
+        wave.values,
+        np.isfinite(wave.values).astype(np.float32),
+        wave.elapsed_s.astype(np.float32)[:, None],
+        clock.features(wave.event_ns),
+        state.take(wave.slots, axis=0),
+    )
+    state[wave.slots] = step.next_state
+    return step
+
+
+class WallClock:
+    """Sine and cosine of the time of day and of the week in one time zone, at the start of the minute."""
+
+    def __init__(self, time_zone: str) -> None:
+        self._offset_s = _offsets(time_zone)
+
+    def features(self, event_ns: Int64) -> Float32:
+        """The features of each event time, shape (B, 4)."""
+        seconds = event_ns // _NS_PER_S
+        minute = (seconds + self._offsets_s(seconds) + _FIRST_WEEKDAY_S) // _MINUTE_S % _WEEK_MINUTES
+        return _week().take(minute, axis=0)
+
+    def _offsets_s(self, seconds: Int64) -> Int64 | int:
+        if self._offset_s is None:
+            return 0
+        span = seconds // _OFFSET_SPAN_S
+        first = int(span[0])
+        if (span == first).all():
+            return self._offset_s(first)
+        spans, which = np.unique(span, return_inverse=True)
+        return np.array([self._offset_s(one) for one in spans.tolist()], np.int64)[which]
+
+
+@lru_cache
+def _offsets(time_zone: str):
+    """Seconds east of UTC in each quarter of an hour since 1970, or None for UTC itself."""
+    if time_zone == "UTC":
+        return None
+    zone = ZoneInfo(time_zone)
+
+    @lru_cache(maxsize=100_000)
+    def offset_s(span: int) -> int:
+        at = datetime.fromtimestamp(span * _OFFSET_SPAN_S, UTC).astimezone(zone).utcoffset()
+        return 0 if at is None else int(at.total_seconds())
+
+    return offset_s
+
+
+@lru_cache(maxsize=1)
+def _week() -> Float32:
+    """The features of each minute of the week, from Monday 00:00, shape (10080, 4)."""
+    minute = np.arange(_WEEK_MINUTES)
+    day = 2 * np.pi * (minute % (24 * 60)) / (24 * 60)
+    week = 2 * np.pi * minute / _WEEK_MINUTES
+    return np.stack([np.sin(day), np.cos(day), np.sin(week), np.cos(week)], axis=1).astype(np.float32)

@@ -1,0 +1,211 @@
+"""Route: bring samples to their streams' rows, sorted so that each stream's samples stand together.
+
+A stream that has a row costs one dictionary lookup. A new one is shown to the detectors in order; the first whose
+match holds takes it for good, and gives it a row in the arena of its channels:
+
+    declared in the configuration > the bundle's own names > those of the stream's first sample
+
+Values come out in the arena's order of channels, NaN where a record does not bring one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.records import Float64, Int64, Reason, Reject, Samples
+from detector.settings import MatchSettings
+from detector.state.arena import Arena
+from detector.state.slots import Slots, arena_of, slot_of
+
+_NO_LABELS: dict[str, str] = {}  # one for all streams without labels
+_MATCH_MEMORY = 100_000  # streams whose match is remembered; an unwanted one has no row that would tell
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a detector says about the streams that it takes."""
+
+    match: MatchSettings
+    channels: tuple[str, ...] | None
+    """None: those of the stream's first sample."""
+    new_arena: Callable[[tuple[str, ...]], Arena]
+
+
+@dataclass(slots=True)
+class Batch:
+    """Samples of one arena, sorted by slot, in record order within a slot; m samples."""
+
+    arena: int
+    at: NDArray[np.intp]
+    """(m,) which sample."""
+    slots: Int64
+    values: Float64
+    """(m, C) raw units, NaN where missing."""
+
+
+@dataclass(slots=True)
+class Routed:
+    """What became of a poll's samples."""
+
+    batches: list[Batch] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    streams_created: int = 0
+    unknown_channels: int = 0
+    """Cells left out because their stream does not have the channel."""
+
+
+class Router:
+    """The streams of one shard, and where their rows are."""
+
+    def __init__(self, topic: str, claims: Sequence[Claim], *, max_streams: int, rejects_unknown: bool) -> None:
+        self.arenas: list[Arena] = []
+        self.claim_of: list[int] = []
+        """Which claim each arena belongs to."""
+        self.slots = Slots()
+        self._claims, self._max_streams, self._rejects_unknown = claims, max_streams, rejects_unknown
+        self._arena_of: dict[tuple[int, tuple[str, ...]], int] = {}
+        self._first_match = _matcher(topic, [claim.match for claim in claims])
+
+    def route(self, samples: Samples) -> Routed:
+        """Find each sample's row, making rows for new streams."""
+        routed = Routed()
+        codes = self.slots.codes(samples.streams)
+        if codes.min(initial=0) < 0:
+            self._admit(samples, codes, routed)
+        arenas = arena_of(codes)
+        for arena in np.unique(arenas[codes >= 0]).tolist():
+            at = np.flatnonzero(arenas == arena)
+            slots = slot_of(codes[at])
+            order = np.argsort(slots, kind="stable")
+            at = at[order]
+            values = self._values(samples, at, self.arenas[arena].channels, routed)
+            self._add_batch(samples, Batch(arena, at, slots[order], values), routed)
+        return routed
+
+    def arena(self, claim: int, channels: tuple[str, ...]) -> int:
+        """The number of a claim's arena for these channels, made where there is none."""
+        number = self._arena_of.setdefault((claim, channels), len(self.arenas))
+        if number == len(self.arenas):
+            self.arenas.append(self._claims[claim].new_arena(channels))
+            self.claim_of.append(claim)
+        return number
+
+    def _admit(self, samples: Samples, codes: Int64, routed: Routed) -> None:
+        """Give new streams their rows, in record order, and fill in their codes; what is refused keeps -1."""
+        for at in np.flatnonzero(codes < 0).tolist():
+            stream = samples.streams[at]
+            code = self.slots.code(stream)  # an earlier sample of this poll may have made the row
+            if code < 0:
+                labels = (samples.labels[at] if samples.labels else None) or _NO_LABELS
+                admitted = self._place(samples, at, stream, labels)
+                if isinstance(admitted, Reason):
+                    routed.rejects.append(_reject(samples, at, admitted))
+                    continue
+                routed.streams_created += 1
+                code = self.slots.add(stream, admitted, self.arenas[admitted].create(stream, labels))
+            codes[at] = code
+
+    def _place(self, samples: Samples, at: int, stream: str, labels: dict[str, str]) -> int | Reason:
+        """The arena of a new stream, or why it gets none. A sample that cannot be scored makes no row."""
+        claim = self._first_match(stream, labels)
+        if claim is None:
+            return Reason.UNWANTED
+        shape = samples.shapes[samples.shape_of[at]]
+        channels = self._claims[claim].channels or shape
+        columns = _columns(channels, shape)
+        if columns.unknown and self._rejects_unknown:
+            return Reason.UNKNOWN_CHANNEL
+        if np.isnan(_row(samples, at)[columns.source]).all():
+            return Reason.NOTHING_OBSERVED
+        if len(self.slots) >= self._max_streams:
+            return Reason.TOO_MANY_STREAMS
+        return self.arena(claim, channels)
+
+    def _values(
+        self, samples: Samples, at: NDArray[np.intp], channels: tuple[str, ...], routed: Routed
+    ) -> Float64:
+        """The values of the samples `at`, shape (m, C), in the order of `channels`."""
+        if samples.shapes == [channels]:
+            return samples.cells[0][at]
+        values = np.full((len(at), len(channels)), np.nan)
+        shape_of = samples.shape_of[at]
+        for shape in np.unique(shape_of).tolist():
+            columns = _columns(channels, samples.shapes[shape])
+            rows = np.flatnonzero(shape_of == shape)
+            within = np.searchsorted(np.flatnonzero(samples.shape_of == shape), at[rows])
+            values[np.ix_(rows, columns.target)] = samples.cells[shape][np.ix_(within, columns.source)]
+            routed.unknown_channels += columns.unknown * len(rows)
+        return values
+
+    def _add_batch(self, samples: Samples, batch: Batch, routed: Routed) -> None:
+        """Add what of the batch can be scored; samples of other shapes than their stream's may not be."""
+        channels = self.arenas[batch.arena].channels
+        if samples.shapes != [channels]:
+            refused = np.isnan(batch.values).all(axis=1)
+            reasons = {at: Reason.NOTHING_OBSERVED for at in batch.at[refused].tolist()}
+            if self._rejects_unknown:
+                has_unknown = np.array([_columns(channels, shape).unknown > 0 for shape in samples.shapes])
+                is_unknown = has_unknown[samples.shape_of[batch.at]]
+                reasons |= {at: Reason.UNKNOWN_CHANNEL for at in batch.at[is_unknown].tolist()}
+                refused |= is_unknown
+            routed.rejects += [_reject(samples, at, reason) for at, reason in reasons.items()]
+            kept = ~refused
+            batch = Batch(batch.arena, batch.at[kept], batch.slots[kept], batch.values[kept])
+        if len(batch.at):
+            routed.batches.append(batch)
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """How a sample's cells go into an arena's columns."""
+
+    source: NDArray[np.intp]
+    target: NDArray[np.intp]
+    unknown: int
+
+
+@lru_cache(maxsize=1024)
+def _columns(channels: tuple[str, ...], shape: tuple[str, ...]) -> _Columns:
+    column = {name: number for number, name in enumerate(channels)}
+    known = [number for number, name in enumerate(shape) if name in column]
+    source = np.array(known, np.intp)
+    target = np.array([column[shape[number]] for number in known], np.intp)
+    return _Columns(source, target, len(shape) - len(known))
+
+
+def _row(samples: Samples, at: int) -> Float64:
+    shape = samples.shape_of[at]
+    return samples.cells[shape][np.count_nonzero(samples.shape_of[:at] == shape)]
+
+
+def _reject(samples: Samples, at: int, reason: Reason) -> Reject:
+    detail = samples.streams[at] if reason is not Reason.UNKNOWN_CHANNEL else str(samples.shapes[samples.shape_of[at]])
+    return Reject(int(samples.index[at]), int(samples.positions[at]), reason, detail)
+
+
+def _matcher(topic: str, matches: Sequence[MatchSettings]) -> Callable[[str, dict[str, str]], int | None]:
+    """Which match is the first to hold for a stream with its labels."""
+    patterns = [
+        (number, re.compile(match.stream or ".*", re.DOTALL), {k: re.compile(v) for k, v in match.labels.items()})
+        for number, match in enumerate(matches)
+        if match.topic is None or re.fullmatch(match.topic, topic)
+    ]
+
+    def first(stream: str, labels: dict[str, str]) -> int | None:
+        for number, name, values in patterns:
+            if name.fullmatch(stream) and all(
+                key in labels and value.fullmatch(labels[key]) for key, value in values.items()
+            ):
+                return number
+        return None
+
+    if any(values for _, _, values in patterns):
+        return first
+    remembered = lru_cache(_MATCH_MEMORY)(lambda stream: first(stream, _NO_LABELS))
+    return lambda stream, _: remembered(stream)
