@@ -9,14 +9,13 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Sequence
-from importlib import metadata
 
 import numpy as np
 from prometheus_client import CollectorRegistry
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from detector import __version__
+from detector import __version__, versions
 from detector.clock import Clock, SystemClock
 from detector.metrics import Described, Metrics
 from detector.records import NO_TIME, Alert, Outcome, Reason, Records, Scores, Shard
@@ -47,7 +46,7 @@ class Telemetry:
         self._metrics = Metrics(self.registry)
         told = (self._metrics.stage_in, self._metrics.stage_out, self._metrics.stage_seconds)
         self._stages = {stage: tuple(metric.labels(stage) for metric in told) for stage in _STAGES}  # looked up once
-        self._metrics.build_info.labels(__version__, platform.python_version(), _onnxruntime()).set(1)
+        self._metrics.build_info.labels(__version__, platform.python_version(), versions.onnxruntime()).set(1)
         self._metrics.started.set(self.clock.now_ns() / 1e9)
         self._metrics.ready.set_function(lambda: float(not self.status.unready()))
         ProcessCollector(registry=self.registry)
@@ -249,13 +248,3 @@ class Telemetry:
         """A damaged manifest was passed over for the one before it."""
         if mine := self.status.shards.get(shard):
             self._metrics.fallbacks.labels(*mine.labels).inc()
-
-
-def _onnxruntime() -> str:
-    """The version that is installed, without importing it."""
-    for distribution in ("onnxruntime", "onnxruntime-gpu"):
-        try:
-            return metadata.version(distribution)
-        except metadata.PackageNotFoundError:
-            continue
-    return "none"
