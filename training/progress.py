@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TypeVar
@@ -39,6 +39,10 @@ class Progress(AbstractContextManager["Progress"]):
         """Print a line above the bars."""
         self._bars.console.print(text, highlight=False)
 
-    def over(self, items: Iterable[T], what: str, total: int) -> Iterator[T]:
-        """Iterate with a bar."""
-        yield from self._bars.track(items, total=total, description=what)
+    def over(self, what: str) -> Callable[[Sequence[T]], Iterator[T]]:
+        """Give what iterates over a sequence with a bar of that name."""
+
+        def watch(items: Sequence[T]) -> Iterator[T]:
+            yield from self._bars.track(items, description=what)
+
+        return watch
