@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,8 +51,19 @@ def read_columns(path: Path) -> list[str]:
     if _is_parquet(path):
         with _parquet_file(path) as file:
             return list(file.schema_arrow.names)
-    with _readable(path), path.open("rb") as file:
-        return _Csv(path, file).header
+    with _csv_file(path) as lines:
+        return lines.header
+
+
+def numeric_columns(path: Path) -> list[str]:
+    """The columns that look numeric from the file's first rows. Raises InputError."""
+    if _is_parquet(path):
+        with _parquet_file(path) as file:
+            schema = file.schema_arrow
+            return [name for name in schema.names if _is_numeric(_pyarrow().types, schema.field(name).type)]
+    with _csv_file(path) as lines:
+        first = next(lines.blocks(), None)
+        return [name for name in lines.header if first is None or _may_be_numeric(first.cells(name), [])]
 
 
 def read_table(
@@ -91,8 +102,8 @@ def read_table(
 def _read_csv(path: Path, texts: list[str], wanted: list[str], only_numeric: bool, progress: Progress) -> Table:
     table = Table(path, 0, {name: [] for name in texts}, {})
     blocks: dict[str, list[Float64]] = {name: [] for name in wanted}
-    with _readable(path), path.open("rb") as file:
-        lines, told = _Csv(path, file), 0
+    told = 0
+    with _csv_file(path) as lines:
         for block in lines.blocks():
             for name in texts:
                 table.texts[name].extend(block.cells(name))
@@ -102,24 +113,35 @@ def _read_csv(path: Path, texts: list[str], wanted: list[str], only_numeric: boo
                 else:
                     blocks[name].append(block.numbers(name))
             table.rows += len(block.rows)
-            progress(file.tell() - told)
-            told = file.tell()
+            progress(lines.read_bytes - told)
+            told = lines.read_bytes
     table.numbers = {name: np.concatenate([*parts, np.zeros(0)]) for name, parts in blocks.items()}
     return table
+
+
+@contextmanager
+def _csv_file(path: Path) -> Iterator[_Csv]:
+    with _readable(path), path.open(encoding="utf-8-sig", newline="") as file:
+        yield _Csv(path, file)
 
 
 class _Csv:
     """A CSV file as blocks of rows."""
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
-        self.path = path
-        self._reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
+    def __init__(self, path: Path, file: io.TextIOWrapper) -> None:
+        self.path, self._file = path, file
+        self._reader = csv.reader(file, strict=True)
         self.header = next(iter(self._rows(1)), [])
         if not any(self.header):
             raise InputError(f"{path}:1", "the header is missing", expected="a first line that names the columns")
         twice = next((name for name in self.header if self.header.count(name) > 1), None)
         if twice is not None:
             raise InputError(f"{path}:1", f"column {twice!r} stands there twice", expected="each name once")
+
+    @property
+    def read_bytes(self) -> int:
+        """How far the file has been read, to a buffer."""
+        return os.lseek(self._file.fileno(), 0, os.SEEK_CUR)
 
     def blocks(self) -> Iterator[_Block]:
         """All rows; blank lines are none."""
