@@ -206,7 +206,7 @@ def _is_inside_doubled(values: Float64, band: Float64) -> Mask:
     middle = band[:, 0] / 2 + band[:, 1] / 2  # (n, C), channel units
     half_width = np.maximum(band[:, 1] / 2 - band[:, 0] / 2, np.abs(middle) * _BAND_FLOOR)
     is_inside = np.isnan(values) | (np.abs(values / 2 - middle / 2) <= half_width)
-    all_inside: Mask = is_inside.all(axis=1)
+    all_inside: Mask = np.all(is_inside, axis=1)
     return all_inside
 
 
