@@ -1,0 +1,192 @@
+"""The only door to ONNX Runtime: runs a bundle's `step` on waves of rows.
+
+A session is set up so that what it computes for a row depends on that row alone: one thread per call, sequential, constant weights
+prepacked. Parallelism is several waves at once, each call on its own thread. `self_test` proves it on the machine at hand
+before the daemon reports ready.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import platform
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from detector.errors import BundleError, ConfigurationError
+from detector.model.bundle import Bundle
+from detector.records import Float32, Float64
+
+INPUTS = ("values", "observed", "elapsed", "clock", "state")
+OUTPUTS = ("score", "blame", "expected", "lower", "upper", "next_state")
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_TYPES = {"float": np.dtype(np.float32), "double": np.dtype(np.float64)}
+_FLOAT64 = {"values", "expected", "lower", "upper"}
+_WARNINGS_ONLY = 3  # ONNX Runtime's log level for errors and worse; it warns of what is normal here
+
+
+class StepOutput(NamedTuple):
+    """What came of a wave; see docs/contract.md."""
+
+    score: Float32
+    """(B,) nines."""
+    blame: Float32
+    """(B, C)."""
+    expected: Float64
+    """(B, C) raw units, as lower and upper."""
+    lower: Float64
+    upper: Float64
+    next_state: Float32
+    """(B, S)."""
+
+
+class Session:
+    """A bundle ready to run. Safe to call from several threads at once.
+
+    Args:
+        bundle: What to run.
+        device: `cpu`, `cuda`, or `auto`: CUDA where ONNX Runtime has it, else the CPU.
+    """
+
+    def __init__(self, bundle: Bundle, device: Literal["auto", "cpu", "cuda"] = "cpu") -> None:
+        ort = _runtime()
+        self.bundle = bundle
+        self.provider = _choose_provider(ort, device)
+        self.numerics = _fingerprint(ort.__version__, self.provider)
+        """Names everything besides the bundle that decides the bits: equal text, equal bits."""
+        try:
+            self._session = ort.InferenceSession(bundle.model_bytes, _options(ort), providers=[self.provider])
+        except Exception as error:  # ONNX Runtime's own classes are not importable by name in every version
+            raise BundleError(bundle.path, "ONNX Runtime cannot load the graph", got=error) from error
+        if self.provider not in self._session.get_providers():
+            # ONNX Runtime would go on with another provider and only log it.
+            raise _missing(device, f"{self.provider} did not start; see ONNX Runtime's message above")
+        self._check_signature()
+
+    def step(self, values: Float64, observed: Float32, elapsed: Float32, clock: Float32, state: Float32) -> StepOutput:
+        """Carry one wave: values (B, C), observed (B, C), elapsed (B, 1), clock (B, 4), state (B, S)."""
+        feed = {"values": values, "observed": observed, "elapsed": elapsed, "clock": clock, "state": state}
+        for name, extra in self.bundle.inputs.items():
+            feed[name] = np.full((len(values), *extra.shape), extra.default, np.float32)
+        score, *others = self._session.run(OUTPUTS, feed)
+        return StepOutput(score.reshape(-1), *others)
+
+    def prime(self, channels: int, rows: int) -> None:
+        """Run once on a wave of that size, so that the first real one finds memory and caches ready."""
+        self.step(*_random_wave(self.bundle, channels, rows))
+
+    def self_test(self, channels: int) -> None:
+        """Prove that a row's bits do not depend on its wave, here and now; raises BundleError where they do."""
+        rows = _random_wave(self.bundle, channels, 64)
+        alone = [self.step(*(np.ascontiguousarray(part[i : i + 1]) for part in rows)) for i in range(64)]
+        for size in (7, 64, 256):
+            pick = np.arange(size) * 11 % 64
+            wave = self.step(*(np.ascontiguousarray(part[pick]) for part in rows))
+            for name, got in zip(OUTPUTS, wave, strict=True):
+                expected = np.concatenate([getattr(alone[i], name) for i in pick])
+                if expected.tobytes() != got.tobytes():
+                    raise BundleError(
+                        self.bundle.path,
+                        f"{name} of a row depends on the wave it is in (wave of {size})",
+                        expected="the same bits as alone",
+                        hint=f"not to be used on this machine: {self.numerics}",
+                    )
+
+    def _check_signature(self) -> None:
+        """The graph must take and give what the contract says, with the row that the metadata promise."""
+        given = {node.name: node for node in self._session.get_inputs()}
+        taken = {node.name: node for node in self._session.get_outputs()}
+        for names, nodes, kind in (
+            ((*INPUTS, *self.bundle.inputs), given, "input"),
+            ((*OUTPUTS, *self.bundle.outputs), taken, "output"),
+        ):
+            if set(names) != set(nodes):
+                raise BundleError(self.bundle.path, f"graph's {kind}s", expected=sorted(names), got=sorted(nodes))
+            for name in names:
+                expected = np.dtype(np.float64 if name in _FLOAT64 else np.float32)
+                if _TYPES.get(nodes[name].type[7:-1]) != expected or len(nodes[name].shape) != 2:
+                    got = f"{nodes[name].type} {nodes[name].shape}"
+                    raise BundleError(
+                        self.bundle.path, f"graph's {kind} {name}", expected=f"{expected} (B, ...)", got=got
+                    )
+        width = given["state"].shape[1]
+        channels = self.bundle.channels
+        if channels is not None and width != self.bundle.row_floats(len(channels)):
+            expected = self.bundle.row_floats(len(channels))
+            raise BundleError(self.bundle.path, "row of the graph", expected=f"{expected} floats", got=width)
+
+
+def _runtime() -> Any:
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise ConfigurationError(
+            "device",
+            "ONNX Runtime is not installed",
+            hint="install tidewarden[cpu], or tidewarden[gpu] for a machine with CUDA",
+        ) from error
+
+
+def _choose_provider(ort: Any, device: str) -> str:
+    available = ort.get_available_providers()
+    if device == "auto":
+        device = "cuda" if _PROVIDERS["cuda"] in available else "cpu"
+    if _PROVIDERS[device] not in available:
+        raise _missing(device, f"only {', '.join(available)}")
+    return _PROVIDERS[device]
+
+
+def _missing(device: str, got: str) -> ConfigurationError:
+    extra = "gpu" if device in ("cuda", "auto") else "cpu"
+    hint = f"install tidewarden[{extra}] in an environment without the other extra, or set device: cpu"
+    return ConfigurationError(
+        "device", device, expected=f"ONNX Runtime with {_PROVIDERS.get(device, device)}", got=got, hint=hint
+    )
+
+
+def _options(ort: Any) -> Any:
+    options = ort.SessionOptions()
+    # More threads would make the bits of a row depend on how a wave is cut among them.
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    # Without it a wave of one row takes another path through the matrix product, and gets other bits.
+    options.add_session_config_entry("session.disable_prepacking", "0")
+    options.log_severity_level = _WARNINGS_ONLY
+    return options
+
+
+def _random_wave(bundle: Bundle, channels: int, rows: int) -> tuple[Float64, Float32, Float32, Float32, Float32]:
+    """A wave of unlike rows, the same on every machine."""
+    random = np.random.default_rng(7)
+    state = np.tile(bundle.initial_row(channels), (rows, 1))
+    state += random.uniform(0, 1, state.shape).astype(np.float32)
+    return (
+        random.normal(size=(rows, channels)) * 3,
+        (random.uniform(size=(rows, channels)) < 0.9).astype(np.float32),
+        random.uniform(0.5, 90, (rows, 1)).astype(np.float32),
+        random.uniform(-1, 1, (rows, bundle.clock_features)).astype(np.float32),
+        state,
+    )
+
+
+def _fingerprint(version: str, provider: str) -> str:
+    """Runtime, provider and the processor's family and abilities, on which ONNX Runtime chooses its kernels."""
+    return f"onnxruntime {version} {provider} {platform.machine()} {_processor()}"
+
+
+def _processor() -> str:
+    """Vendor, family and a hash of the instruction sets; what of it the system tells."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return hashlib.sha256(platform.processor().encode()).hexdigest()[:12]
+    lines = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
+    facts = {name.strip(): value.strip() for name, _, value in lines}
+    flags = " ".join(sorted(facts.get("flags", facts.get("Features", "")).split()))
+    vendor = facts.get("vendor_id", facts.get("CPU implementer", "unknown"))
+    family = facts.get("cpu family", facts.get("CPU architecture", "0"))
+    return f"{vendor}/{family}/{hashlib.sha256(flags.encode()).hexdigest()[:12]}"

@@ -1,0 +1,48 @@
+"""Gated recurrent unit: Cho et al. 2014, with the reset gate after the product, as cuDNN and torch have it.
+
+    r = sigmoid(W_r x + U_r h + b_r)         reset
+    z = sigmoid(W_z x + U_z h + b_z)         keep
+    n = tanh(W_n x + b_n + r * (U_n h + c_n))  candidate
+    h' = n + z * (h - n)
+
+Torch stacks the three matrices in the order r, z, n.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.cells.base import Cell, flatten_vectors, run_kernel
+
+
+class Gru(Cell):
+    """GRU of any depth; state = the hidden vector of each layer, bottom first."""
+
+    vectors = 1
+
+    def __init__(self, inputs: int, hidden: int, layers: int) -> None:
+        super().__init__(inputs, hidden, layers)
+        self.kernel = nn.GRU(inputs, hidden, layers, batch_first=True)
+
+    def step(self, x: Tensor, state: Tensor) -> Tensor:
+        """One sample through all layers."""
+        states = []
+        for layer, h in enumerate(state.split(self.hidden, dim=-1)):
+            x = self._layer(layer, x, h)
+            states.append(x)
+        return torch.cat(states, dim=-1)
+
+    def _layer(self, layer: int, x: Tensor, h: Tensor) -> Tensor:
+        w, u, b, c = self.kernel.all_weights[layer]
+        gates_x, candidate_x = F.linear(x, w, b).split([2 * self.hidden, self.hidden], dim=-1)
+        gates_h, candidate_h = F.linear(h, u, c).split([2 * self.hidden, self.hidden], dim=-1)
+        reset, keep = torch.sigmoid(gates_x + gates_h).split(self.hidden, dim=-1)
+        candidate = torch.tanh(candidate_x + reset * candidate_h)
+        return candidate + keep * (h - candidate)
+
+    def unroll(self, x: Tensor, state: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """T samples by torch's kernel."""
+        outputs, last = run_kernel(self.kernel, x, self._vectors(state), lengths)
+        return outputs, flatten_vectors(last)

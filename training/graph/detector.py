@@ -1,0 +1,292 @@
+"""The detector: one pure function from a sample and a row of memory to a score and the next row.
+
+    step(values, observed, elapsed, clock, state) -> (score, blame, expected, lower, upper, next_state)
+
+`step` is the only definition of the arithmetic: it is exported as it stands (docs/contract.md), and training unrolls its parts over
+time. The dataflow, in reading order:
+
+    Scale > Forecaster > Coverage > Evidence    per channel, in the channel's block of the row
+    power mean over the channels > Tail         per stream, in the joint block
+
+Every tensor of a channel is (B, C, width), every joint one (B, 1, width).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from training.cells import CELLS
+from training.graph.band import Coverage
+from training.graph.evidence import Evidence
+from training.graph.forecaster import Forecaster, JointForecaster, SharedForecaster
+from training.graph.layout import Field, Layout
+from training.graph.scale import COUNT_MAX, MEMORY, Reading, Scale
+from training.graph.tail import Tail
+
+CLOCK_FEATURES = 4
+TRUSTED_AFTER = 16  # samples of a channel before its scale means enough to learn a forecast from
+
+_GAP_MAX = 1e4  # periods
+_ELAPSED_MAX = 1e9  # seconds
+_PERIOD_WEIGHT = 100.0  # samples that a nominal period counts for
+_Q_MIN = 1e-3  # strangeness below which nobody cares; keeps logarithm and shares finite
+_LANES = 16  # ONNX Runtime computes a logarithm the same way for every row only in whole vectors (docs/decisions)
+
+
+@dataclass(frozen=True)
+class DetectorShape:
+    """Everything that decides a detector's structure, before any weight."""
+
+    mode: Literal["any", "fixed"] = "any"
+    channels: tuple[str, ...] | None = None
+    """Names in order; None for `any`."""
+    units: tuple[str, ...] | None = None
+    cell: str = "gru"
+    layers: int = 1
+    hidden: int = 32
+    warm_up: int = 128
+    """Samples of a new stream during which the score is 0."""
+    band_level: float = 0.98
+    """Share of samples that the band is to hold."""
+    period_s: float | None = None
+    """Nominal seconds between samples; None learns it from each stream."""
+
+    @property
+    def quantile_levels(self) -> tuple[float, ...]:
+        """What the forecaster's five quantiles stand for."""
+        outer = (1 - self.band_level) / 2
+        return (outer, 0.1, 0.5, 0.9, 1 - outer)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For metadata and weights files."""
+        return asdict(self)
+
+
+class StepOutput(NamedTuple):
+    """What `step` returns, in the contract's order."""
+
+    score: Tensor
+    blame: Tensor
+    expected: Tensor
+    lower: Tensor
+    upper: Tensor
+    next_state: Tensor
+
+
+class Prepared(NamedTuple):
+    """A stretch of streams as the forecaster sees it, for training; N streams, T samples."""
+
+    inputs: Tensor
+    """(N, T, C, INPUTS)."""
+    query: Tensor
+    """(N, T, C, QUERY)."""
+    target: Tensor
+    """(N, T, C) the change to be forecast, in change scales."""
+    mask: Tensor
+    """(N, T, C) bool, observed."""
+    trusted: Tensor
+    """(N, T, C) bool, observed and with scale enough to learn from."""
+
+
+class Detector(nn.Module):
+    """Scale, forecaster, coverage, evidence and tail, composed."""
+
+    def __init__(self, shape: DetectorShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.scale, self.evidence, self.tail = Scale(), Evidence(), Tail()
+        self.coverage = Coverage(shape.band_level)
+        self.forecaster = _make_forecaster(shape)
+        memory = Field("hidden", self.forecaster.hidden_width)
+        shared = shape.mode == "any"
+        # `since` stands first: it alone moves on while its channel is not observed.
+        self.since = Layout("channel", [Field("since")])
+        own = [*Scale.FIELDS, *Coverage.FIELDS, *Evidence.FIELDS, *([memory] if shared else [])]
+        self.channel = Layout("channel", own)
+        period = Field("period", initial=shape.period_s or 0.0)
+        self.joint = Layout("joint", [Field("samples"), period, *Tail.FIELDS, *([] if shared else [memory])])
+        self.register_buffer("initial_joint", self.joint.initial())
+        blocks = 1 if shared else len(shape.channels or ())
+        self.register_buffer("initial_channel", torch.cat([torch.zeros(1), self.channel.initial()]).repeat(blocks, 1))
+
+    initial_joint: Tensor
+    initial_channel: Tensor
+
+    @property
+    def joint_width(self) -> int:
+        """Floats of the joint block: b of the contract."""
+        return self.joint.width
+
+    @property
+    def channel_width(self) -> int:
+        """Floats of one channel's block: a of the contract."""
+        return 1 + self.channel.width
+
+    def initial_row(self, channels: int) -> Tensor:
+        """A new stream's row (S,)."""
+        blocks = self.initial_channel.expand(channels, -1) if self.shape.mode == "any" else self.initial_channel
+        return torch.cat([self.initial_joint, blocks.flatten()])
+
+    def row_layout(self) -> list[dict[str, Any]]:
+        """The row's fields, for the metadata."""
+        channel = [{**entry, "offset": entry["offset"] + 1} for entry in self.channel.describe()]
+        return [*self.joint.describe(), *self.since.describe(), *channel]
+
+    def forward(
+        self, values: Tensor, observed: Tensor, elapsed: Tensor, clock: Tensor, state: Tensor
+    ) -> tuple[Tensor, ...]:
+        """`step`, as the exporter calls it."""
+        return tuple(self.step(values, observed, elapsed, clock, state))
+
+    def step(self, values: Tensor, observed: Tensor, elapsed: Tensor, clock: Tensor, state: Tensor) -> StepOutput:
+        """Carry one sample of each of B streams; see docs/contract.md for every tensor."""
+        joint_block, block = state.split([self.joint_width, state.shape[1] - self.joint_width], dim=1)
+        joint = self.joint.split(joint_block.unsqueeze(1))
+        block = block.unflatten(1, (values.shape[1], self.channel_width))
+        since, rest = block.split([1, self.channel.width], dim=-1)
+        channel = self.channel.split(rest)
+
+        elapsed, clock = _tidy(elapsed.unsqueeze(1), clock.unsqueeze(1))
+        period = self._period(elapsed, joint)
+        since = since + elapsed
+
+        reading, new = self.scale(values.unsqueeze(-1), observed.unsqueeze(-1), channel)
+        inputs, query = self._inputs(reading), self._query(reading, since, period, clock)
+        hidden = channel["hidden"] if self.shape.mode == "any" else joint["hidden"]
+        forecast, hidden = self.forecaster.step(inputs, query, hidden)
+        band, new["band_factor"] = self.coverage(reading.y, forecast.centre, forecast.reach, channel["band_factor"])
+
+        steps = (since / period.clamp(min=1e-9)).clamp(max=_GAP_MAX)
+        features, new["averages"] = self.evidence.features(
+            band.residual, reading.z, reading.g, steps, reading.rate, channel["averages"]
+        )
+        q, statistics = self.evidence.strangeness(features, reading.count, channel)
+        new |= statistics
+
+        u, blame = self._combine(q, reading)
+        age = joint["samples"] - self.shape.warm_up
+        score, new_joint = self.tail(u, (age + 1).clamp(0, 1), age.clamp(min=0), joint)
+        new_joint |= {"samples": (joint["samples"] + 1).clamp(max=COUNT_MAX), "period": period}
+        (new if self.shape.mode == "any" else new_joint)["hidden"] = hidden
+
+        next_rest = torch.where(reading.known, self.channel.join(new), rest)
+        next_block = torch.cat([torch.where(reading.known, 0.0, since), next_rest], dim=-1)
+        return StepOutput(
+            score=score.squeeze(-1),
+            blame=blame.squeeze(-1),
+            expected=_raw(reading, forecast.centre),
+            lower=_raw(reading, forecast.centre - band.down),
+            upper=_raw(reading, forecast.centre + band.up),
+            next_state=torch.cat([self.joint.join(new_joint).squeeze(1), next_block.flatten(1)], dim=1),
+        )
+
+    def _period(self, elapsed: Tensor, joint: dict[str, Tensor]) -> Tensor:
+        """The stream's own mean elapsed; a single gap counts for ten periods at most."""
+        samples, period = joint["samples"], joint["period"]
+        weight = _PERIOD_WEIGHT if self.shape.period_s else 0.0
+        # Nothing elapsed before the first sample: its rate is 0.
+        rate = samples.clamp(max=1) / (samples + weight).clamp(1.0, MEMORY)
+        counted = torch.where(samples > 1, torch.minimum(elapsed, 10 * period), elapsed)
+        return period + rate * (counted - period)
+
+    def _inputs(self, reading: Reading) -> Tensor:
+        """What the cell hears of a sample (..., C, INPUTS); zeros where not observed."""
+        sample = torch.cat([reading.z, reading.g, reading.ratio, reading.rate.sqrt()], dim=-1)
+        return torch.cat([torch.where(reading.known, sample, 0.0), reading.known.float()], dim=-1)
+
+    def _query(self, reading: Reading, since: Tensor, period: Tensor, clock: Tensor) -> Tensor:
+        """What is known of a sample before it is seen (..., C, QUERY)."""
+        gap = since / (since + period).clamp(min=1e-9)
+        clock = clock.expand(*gap.shape[:-1], CLOCK_FEATURES)
+        return torch.cat([gap, clock, reading.back, reading.momentum], dim=-1)
+
+    def _combine(self, q: Tensor, reading: Reading) -> tuple[Tensor, Tensor]:
+        """Power mean (p = 4) of the observed channels' strangeness, as its logarithm, and each channel's share.
+
+        Norms over the channels, never sums: ONNX Runtime's sum depends on where a row lies in memory.
+        """
+        known = reading.known.float()
+        ready = ((reading.count + 1) / self.shape.warm_up).clamp(max=1)
+        square = torch.where(reading.known, (q * ready).clamp(min=_Q_MIN).square(), 0.0)
+        norm = torch.linalg.vector_norm(square, dim=1, keepdim=True).clamp(min=_Q_MIN**2)
+        mean = norm / torch.linalg.vector_norm(known, dim=1, keepdim=True).clamp(min=1)
+        u = 0.5 * mean.expand(-1, -1, _LANES).log().split([1, _LANES - 1], dim=-1)[0]
+        return u, (square / norm).square()
+
+    @torch.no_grad()
+    def prepare(self, values: Tensor, observed: Tensor, elapsed: Tensor, clock: Tensor) -> Prepared:
+        """Run only the scale over T samples, all streams and channels at once, for training the forecaster.
+
+        Args:
+            values: (N, T, C) float64, raw units; whole streams from their first sample.
+            observed: (N, T, C) float32.
+            elapsed: (N, T) float32 seconds.
+            clock: (N, T, K) float32.
+        """
+        N, T, C = values.shape
+        row = self.initial_row(C).expand(N, -1)
+        joint = self.joint.split(row[:, : self.joint_width].unsqueeze(1))
+        block = row[:, self.joint_width :].reshape(N, C, self.channel_width)
+        since, channel = block[..., :1], self.channel.split(block[..., 1:])
+        steps = []
+        for t in range(T):
+            now, moment = _tidy(elapsed[:, t, None, None], clock[:, t, None])
+            period = self._period(now, joint)
+            since = since + now
+            reading, new = self.scale(values[:, t, :, None], observed[:, t, :, None], channel)
+            trusted = reading.known & (reading.count >= TRUSTED_AFTER)
+            steps.append(
+                (self._inputs(reading), self._query(reading, since, period, moment), reading.y, reading.known, trusted)
+            )
+            channel |= {name: torch.where(reading.known, new[name], channel[name]) for name in new}
+            since = torch.where(reading.known, 0.0, since)
+            joint |= {"samples": (joint["samples"] + 1).clamp(max=COUNT_MAX), "period": period}
+        inputs, query, target, mask, trusted = (torch.stack(part, dim=1) for part in zip(*steps, strict=True))
+        return Prepared(inputs, query, target.squeeze(-1), mask.squeeze(-1), trusted.squeeze(-1))
+
+    @torch.no_grad()
+    def set_priors(self, joint: dict[str, Tensor] | None = None, channel: dict[str, Tensor] | None = None) -> None:
+        """Write what calibration learnt into the initial row.
+
+        Args:
+            joint: New initial values of joint fields by name, such as the tail's; each (width,).
+            channel: The same for a channel's fields, (width,), or (C, width) for fixed channels.
+        """
+        for layout, block, start, values in (
+            (self.joint, self.initial_joint, 0, joint),
+            (self.channel, self.initial_channel, 1, channel),
+        ):
+            for name, value in (values or {}).items():
+                offset = start + layout.offset(name)
+                block[..., offset : offset + layout.fields[name].width] = value
+
+    def fields(self, rows: Tensor) -> dict[str, Tensor]:
+        """Name the contents of rows (N, S): joint fields (N, width), channel fields (N, C, width)."""
+        blocks = rows[:, self.joint_width :].unflatten(1, (-1, self.channel_width))
+        return {
+            **self.joint.split(rows[:, : self.joint_width]),
+            "since": blocks[..., :1],
+            **self.channel.split(blocks[..., 1:]),
+        }
+
+
+def _make_forecaster(shape: DetectorShape) -> Forecaster:
+    cell = CELLS[shape.cell]
+    if shape.mode == "any":
+        return SharedForecaster(cell, shape.hidden, shape.layers)
+    return JointForecaster(cell, shape.hidden, shape.layers, len(shape.channels or ()))
+
+
+def _tidy(elapsed: Tensor, clock: Tensor) -> tuple[Tensor, Tensor]:
+    """Make time safe whatever comes: not a number becomes 0."""
+    elapsed = torch.where(elapsed > 0, elapsed, 0.0).clamp(max=_ELAPSED_MAX)
+    return elapsed, torch.where(clock.abs() <= 1, clock, 0.0)
+
+
+def _raw(reading: Reading, forecast: Tensor) -> Tensor:
+    """Take a forecast from change scales back to raw units (..., C)."""
+    return (reading.base + (reading.unit * forecast).double()).squeeze(-1)

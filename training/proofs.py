@@ -1,0 +1,5 @@
+"""Proofs."""
+
+
+def prove(detector, bundle):
+    pass
