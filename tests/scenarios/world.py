@@ -1,0 +1,437 @@
+"""A world in which the pipeline can crash: fakes at our own contracts, and what survives of them.
+
+A `World` is what outlives a process: the log of records, the outputs that were acknowledged, the checkpoint store. A
+run of the pipeline in it ends at the feed's end, or by a `Crash`, after which the next run begins from what survived.
+
+    feed = [s(0), s(1), CRASH, s(2)]        records and events as plain values
+    world = World(feed); await world.survive()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detector.checkpoint.base import Store
+from detector.checkpoint.protocol import Identity
+from detector.checkpoint.store_dir import DirStore
+from detector.clock import Clock, ManualClock, SystemClock
+from detector.pipeline import Input, Pipeline
+from detector.records import (
+    NO_TIME,
+    Alert,
+    ArenaRows,
+    Outcome,
+    Reason,
+    Records,
+    Reject,
+    Scores,
+    Shard,
+    Snapshot,
+    SourcePosition,
+)
+from detector.sinks.base import DeadLetter, Tail
+from detector.sinks.deliver import Deliveries
+from detector.sources.base import Bounds
+from detector.telemetry import Telemetry
+
+SHARD = Shard("cluster", "sensors", 0)
+CRASH = "crash"
+SHA256 = "ab" * 32
+
+
+class Crash(Exception):  # noqa: N818  # it is an event of the test's world, not an error
+    """The process is gone."""
+
+
+@dataclass(frozen=True)
+class S:
+    """One record: a stream and a number; None makes it a broken one."""
+
+    value: int | None
+    stream: str = "pump"
+
+
+def s(value: int | None, stream: str = "pump") -> S:
+    """A record of a feed."""
+    return S(value, stream)
+
+
+def plain_feed(count: int, streams: int = 5, seed: int = 1) -> list[S]:
+    """Records of several streams; every seventh is broken, some repeat values that fire."""
+    numbers = random.Random(seed)
+    return [s(None if i % 7 == 6 else numbers.randrange(100), f"pump-{i % streams}") for i in range(count)]
+
+
+class EchoEngine:
+    """An engine whose memory is a checksum over all that a stream sent, so that a lost or doubled record shows."""
+
+    def __init__(self, shard: Shard) -> None:
+        self.shard = shard
+        self.position, self.rows, self.highest = 0, {}, NO_TIME
+        self._dirty: set[str] = set()
+        self._pending: set[str] = set()
+
+    def advance(self, records: Records) -> Outcome:
+        """Fold each value into its stream's checksum; one above 80 fires."""
+        outcome = Outcome(records.shard, records.next_position)
+        scored: list[tuple[int, str, int, int]] = []
+        for i, (key, value, position) in enumerate(zip(records.keys, records.values, records.positions, strict=True)):
+            if value == b"broken":
+                outcome.rejects.append(Reject(i, int(position), Reason.MALFORMED))
+                continue
+            stream = key.decode()
+            self.rows[stream] = zlib.crc32(value, self.rows.get(stream, 0))
+            self._dirty.add(stream)
+            self.highest = max(self.highest, int(position))
+            scored.append((i, stream, int(position), self.rows[stream]))
+            if int(value) > 80:
+                outcome.alerts.append(alert(int(position), stream, float(self.rows[stream])))
+        outcome.scores.append(_scores(scored))
+        self.position = records.next_position
+        return outcome
+
+    def snapshot(self, *, full: bool = False) -> Snapshot:
+        """The rows that changed."""
+        self.dropped()
+        self._pending, self._dirty = self._dirty, set()
+        return Snapshot(
+            self.shard, self.position, self.highest, [self._rows(self.rows if full else self._pending)], full
+        )
+
+    def kept(self) -> None:
+        """Durable."""
+        self._pending = set()
+
+    def dropped(self) -> None:
+        """Not durable."""
+        self._dirty |= self._pending
+        self._pending = set()
+
+    def restore(self, next_position: int, highest_event_ns: int, arenas: Sequence[ArenaRows]) -> None:
+        """Start from a checkpoint."""
+        self.position, self.highest = next_position, highest_event_ns
+        for rows in arenas:
+            self.rows |= dict(zip(rows.streams, rows.arrays["state"][:, 0].tolist(), strict=True))
+
+    def _rows(self, streams: Any) -> ArenaRows:
+        names = [stream for stream in self.rows if stream in streams]
+        state = np.array([[self.rows[name]] for name in names], np.int64).reshape(-1, 1)
+        return ArenaRows("echo", SHA256, ("value",), names, [{} for _ in names], {"state": state})
+
+
+def alert(position: int, stream: str, score: float, sequence: int = 0) -> Alert:
+    """An alert that a record gives; its id depends on the position alone."""
+    return Alert(
+        id=f"id-{position}-{sequence}",
+        anomaly_id=f"id-{position}",
+        sequence=sequence,
+        event="open",
+        status="firing",
+        reason="threshold",
+        stream=stream,
+        labels={},
+        detector="echo",
+        bundle="echo@1",
+        time="2026-11-21T00:00:00Z",
+        started_at="2026-11-21T00:00:00Z",
+        detected_at="2026-11-21T00:00:00Z",
+        ended_at=None,
+        score=score,
+        peak_score=score,
+        threshold=4.0,
+        channels=[],
+        source=SourcePosition(cluster="cluster", topic="sensors", partition=0, offset=position),
+    )
+
+
+class ListSource:
+    """Hands over a feed in polls of random size; a CRASH in it strikes once, when reading gets there."""
+
+    name = "list"
+
+    def __init__(self, world: World) -> None:
+        self._world, self._next, self._gained = world, None, [SHARD]
+
+    async def start(self) -> None:
+        """Nothing to connect to."""
+
+    async def assigned(self) -> tuple[list[Shard], list[Shard]]:
+        """The one shard, at first."""
+        gained, self._gained = self._gained, []
+        return gained, []
+
+    async def bounds(self, shard: Shard) -> Bounds:
+        """All of the log."""
+        return Bounds(self._world.low, len(self._world.log))
+
+    async def anchor(self, shard: Shard, position: int) -> str | None:
+        """The record before the position, in words."""
+        return repr(self._world.log[position - 1]) if 0 < position <= len(self._world.log) else None
+
+    async def resume(self, shard: Shard, position: int) -> None:
+        """Read from there."""
+        self._next = position
+
+    async def poll(self, timeout_s: float) -> list[Records]:
+        """The next few records."""
+        await asyncio.sleep(self._world.pace_s)
+        if self._next is None or self.exhausted:
+            await asyncio.sleep(0.001)
+            return []
+        count = self._world.random.randint(1, self._world.largest_poll)
+        items, start = self._world.log[self._next : self._next + count], self._next
+        for at in range(start, start + len(items)):
+            if at in self._world.crashes:
+                self._world.crashes.remove(at)
+                if at == start:
+                    raise Crash(f"at {at}")
+                items = items[: at - start]
+                self._world.crashes.add(at)
+                break
+        self._next = start + len(items)
+        return [records(items, start)]
+
+    @property
+    def exhausted(self) -> bool:
+        """True at the feed's end."""
+        return self._next is not None and self._next >= len(self._world.log)
+
+    async def commit(self, positions: dict[Shard, int]) -> None:
+        """Note it."""
+        await self._world.reach("commit")
+        self._world.committed |= positions
+
+    async def stop(self) -> None:
+        """Nothing to disconnect."""
+
+
+def records(items: Sequence[S], start: int) -> Records:
+    """A poll."""
+    count = len(items)
+    return Records(
+        shard=SHARD,
+        values=[b"broken" if item.value is None else str(item.value).encode() for item in items],
+        keys=[item.stream.encode() for item in items],
+        positions=np.arange(start, start + count, dtype=np.int64),
+        append_ns=np.full(count, NO_TIME, np.int64),
+        next_position=start + count,
+    )
+
+
+class MemorySink:
+    """Acknowledges late: what was accepted is safe only when flushed, or when the crash happens to spare it."""
+
+    guarantee = "survives as much as the test says"
+
+    def __init__(self, world: World, name: str) -> None:
+        self.name, self._world, self._buffer = name, world, []
+        self._acknowledged_to: int | None = None
+
+    @property
+    def _topic(self) -> list[Any]:
+        return self._world.outputs.setdefault(self.name, [])
+
+    async def start(self) -> None:
+        """Nothing to connect to."""
+
+    async def deliver_alerts(self, shard: Shard, alerts: Sequence[Alert]) -> None:
+        """Buffer them."""
+        await self._accept(alerts)
+
+    async def deliver_scores(self, shard: Shard, scores: Sequence[Scores]) -> None:
+        """Buffer (position, score)."""
+        for each in scores:
+            await self._accept(list(zip(each.positions.tolist(), each.score.tolist(), strict=True)))
+
+    async def deliver_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+        """Buffer them."""
+        await self._accept(letters)
+
+    async def flush(self) -> None:
+        """Acknowledge everything accepted before the call, after a while."""
+        await self._world.reach(f"flush {self.name}")
+        waiting = len(self._buffer)
+        await asyncio.sleep(self._world.linger_s)
+        await self._world.acknowledge(self.name)
+        self._settle(waiting)
+
+    async def alert_mark(self, shard: Shard) -> int | None:
+        """After the last acknowledged alert; before any, the end."""
+        return len(self._topic) if self._acknowledged_to is None else self._acknowledged_to
+
+    async def alert_tail(self, shard: Shard, mark: int) -> Tail:
+        """Ids from the mark on."""
+        return Tail(frozenset(each.id for each in self._topic[mark:]), len(self._topic))
+
+    async def stop(self) -> None:
+        """Flush."""
+        await self.flush()
+
+    def crash(self) -> None:
+        """The process is gone: some of what was in flight had arrived, in order."""
+        self._settle(self._world.random.randint(0, len(self._buffer)))
+
+    async def _accept(self, items: Sequence[Any]) -> None:
+        self._buffer += items
+
+    def _settle(self, count: int) -> None:
+        count = min(count, len(self._buffer))
+        self._topic.extend(self._buffer[:count])
+        del self._buffer[:count]
+        if count:
+            self._acknowledged_to = len(self._topic)
+
+
+class StumblingStore:
+    """A store in which a step can be reached by a crash, before or after it was done."""
+
+    def __init__(self, world: World, inner: Store) -> None:
+        self._world, self._inner = world, inner
+
+    async def names(self, shard: Shard) -> list[str]:
+        """As the store says."""
+        return await self._inner.names(shard)
+
+    async def read(self, shard: Shard, name: str) -> bytes:
+        """As the store says."""
+        return await self._inner.read(shard, name)
+
+    async def write(self, shard: Shard, name: str, blocks: Sequence[bytes]) -> None:
+        """Write, or crash before or after."""
+        kind = name.partition("-")[0]
+        await self._world.reach(f"before {kind}")
+        await self._inner.write(shard, name, blocks)
+        await self._world.reach(f"after {kind}")
+
+    async def create(self, shard: Shard, name: str) -> bool:
+        """As the store says."""
+        return await self._inner.create(shard, name)
+
+    async def delete(self, shard: Shard, names: Sequence[str]) -> None:
+        """Delete, or crash before."""
+        await self._world.reach("delete")
+        await self._inner.delete(shard, names)
+
+
+@dataclass
+class World:
+    """What survives a crash, and how the next process is started."""
+
+    feed: Sequence[S | str]
+    folder: Path
+    seed: int = 0
+    largest_poll: int = 8
+    linger_s: float = 0.0
+    pace_s: float = 0.0
+    every_s: float = 0.001
+    clock: Clock = field(default_factory=SystemClock)
+    low: int = 0
+    start: str = "earliest"
+    crash_at: tuple[str, int] | None = None
+    """A step by name, and at which time of reaching it to crash."""
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        self.log = [item for item in self.feed if isinstance(item, S)]
+        self.crashes = set()
+        before = 0
+        for item in self.feed:
+            before += isinstance(item, S)
+            if item == CRASH:
+                self.crashes.add(before)
+        self.outputs: dict[str, list[Any]] = {}
+        self.committed: dict[Shard, int] = {}
+        self.reached: dict[str, int] = {}
+        self.runs = self.crashed = 0
+        self.store = DirStore(self.folder)
+        self.identity = Identity({"echo": (SHA256, "echo@1")}, "configuration", "numerics")
+
+    async def reach(self, step: str) -> None:
+        """A step of the protocol is reached: the place to crash at."""
+        self.reached[step] = self.reached.get(step, 0) + 1
+        if self.crash_at == (step, self.reached[step]):
+            raise Crash(step)
+
+    async def acknowledge(self, sink: str) -> None:
+        """A sink is about to acknowledge; tests may override it to fail."""
+
+    def pipeline(self, **changes: Any) -> Pipeline:
+        """A new process."""
+        self.sinks = [MemorySink(self, name) for name in ("alerts", "scores", "letters")]
+        alerts, scores, letters = self.sinks
+        self.engine = EchoEngine(SHARD)
+        self.telemetry = Telemetry()
+        parts: dict[str, Any] = {
+            "inputs": [Input(ListSource(self), self.start, lambda _: self.engine)],
+            "deliveries": Deliveries({"alerts": alerts}, {"scores": scores}, {"letters": letters}),
+            "store": StumblingStore(self, self.store),
+            "identity": self.identity,
+            "telemetry": self.telemetry,
+            "clock": self.clock,
+            "checkpoint_every_s": self.every_s,
+        }
+        return Pipeline(**(parts | changes))
+
+    async def run(self, **changes: Any) -> None:
+        """One process, to the feed's end or a crash."""
+        self.runs += 1
+        pipeline = self.pipeline(**changes)
+        try:
+            await asyncio.wait_for(pipeline.run(), 20)
+            for sink in self.sinks:
+                await sink.stop()
+        except* Crash:
+            self.crashed += 1
+            for sink in self.sinks:
+                sink.crash()
+
+    async def survive(self, most_runs: int = 100) -> None:
+        """Processes, until one reaches the feed's end."""
+        for _ in range(most_runs):
+            before = self.crashed
+            await self.run()
+            if self.crashed == before:
+                return
+        raise AssertionError(f"still crashing after {most_runs} runs")
+
+    def alerts(self) -> list[Alert]:
+        """What stands on the alerts' output."""
+        return self.outputs.get("alerts", [])
+
+
+def _scores(rows: Sequence[tuple[int, str, int, int]]) -> Scores:
+    return Scores(
+        detector="echo",
+        channels=("value",),
+        index=np.array([row[0] for row in rows], np.int64),
+        streams=[row[1] for row in rows],
+        event_ns=np.array([row[2] for row in rows], np.int64),
+        positions=np.array([row[2] for row in rows], np.int64),
+        score=np.array([row[3] for row in rows], np.float32),
+        threshold=np.full(len(rows), 4, np.float32),
+        anomaly=np.zeros(len(rows), np.uint8),
+    )
+
+
+__all__ = [
+    "CRASH",
+    "SHARD",
+    "Crash",
+    "EchoEngine",
+    "ManualClock",
+    "MemorySink",
+    "S",
+    "World",
+    "alert",
+    "plain_feed",
+    "records",
+    "s",
+]
