@@ -52,9 +52,11 @@ def _place(loc: Location, schema: Mapping[str, Any]) -> tuple[Location, list[str
     known: list[str] = []
     node = schema
     for part in loc:
+        if part == "[key]":  # the name in a map is wrong, not what it names
+            continue
         if types := node.get("discriminator", {}).get("mapping"):
             node = _resolved({"$ref": types[part]}, schema)
-        elif part != "[key]":
+        else:
             path.append(part)
             known = list(node.get("properties", {}))
             node = _resolved(_inner(node, part), schema)
@@ -88,6 +90,8 @@ def _wording(complaint: ErrorDetails, location: Location, known: Sequence[str]) 
             return f"one of {', '.join(known)}", repr(context["tag"]), _nearest(str(context["tag"]), known)
         case "value_error":
             return str(context["error"]).removeprefix("expected "), None, None
+        case "string_pattern_mismatch":
+            return f"text like {context['pattern']}", _shown(complaint["input"], location), None
         case _:
             return _expected(complaint["msg"]), _shown(complaint["input"], location), None
 
