@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -206,6 +206,24 @@ def consumer_arguments(settings: KafkaClientSettings) -> dict[str, Any]:
         "max_partition_fetch_bytes": PARTITION_FETCH_BYTES,
         # No deserializers: an exception in one pins its partition for ever (T5).
     }
+
+
+async def log_bounds(
+    settings: KafkaClientSettings,
+    partitions: Sequence[TopicPartition],
+    where: str,
+    error: type[SourceError] | type[SinkError],
+) -> dict[TopicPartition, tuple[int, int]]:
+    """First offset, and one past the last committed one, of each partition."""
+    arguments = consumer_arguments(settings)
+    consumer = await opened(lambda: AIOKafkaConsumer(**arguments), where, error, settings.bootstrap_servers)
+    try:
+        low, high = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
+        return {partition: (low[partition], high[partition]) for partition in partitions}
+    except KafkaError as cause:
+        raise error(where, "cannot read the bounds of the log", got=repr(cause)) from cause
+    finally:
+        await consumer.stop()
 
 
 async def read_span(
