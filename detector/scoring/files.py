@@ -60,6 +60,22 @@ class Summary:
     """One per file that was left out."""
 
 
+class Watcher:
+    """Is told how far the work is; all of it may be ignored. May be called from several threads."""
+
+    def will_read(self, count: int) -> None:
+        """So many bytes will be read in all."""
+
+    def have_read(self, count: int) -> None:
+        """So many more bytes are read."""
+
+    def will_score(self, count: int) -> None:
+        """So many more rows will be scored."""
+
+    def have_scored(self, count: int) -> None:
+        """So many more rows are scored."""
+
+
 @dataclass(slots=True)
 class _File:
     """One file, read."""
@@ -84,8 +100,7 @@ def score_files(
     columns: Columns = Columns(),
     detail: bool = False,
     threads: int = 1,
-    on_rows: Callable[[int], None] = lambda _: None,
-    on_bytes: Callable[[int], None] = lambda _: None,
+    watcher: Watcher | None = None,
 ) -> Summary:
     """Score files into one output.
 
@@ -96,20 +111,21 @@ def score_files(
         columns: Which column is what.
         detail: Whether to add forecasts, blame and the reason of a rejected row.
         threads: How many engines work side by side; the output is the same for any number.
-        on_rows: Told how many more rows are scored.
-        on_bytes: Told how many more bytes are read.
+        watcher: Told how far the work is.
 
     Raises:
         ConfigurationError: The output's ending is unknown, or Parquet is wanted without pyarrow.
     """
-    summary = Summary()
+    summary, watcher = Summary(), watcher or Watcher()
     with TableWriter(output) as writer:
         paths = _expand(inputs, summary)
+        watcher.will_read(sum(Path(path).stat().st_size for path in paths))
         names = _detail_channels(paths, columns) if detail else []
         reader = _Reader(columns)
         scorer = Scorer(new_engine, threads=threads, detail=detail)
-        for batch in _batches(paths, reader, summary, on_bytes):
-            scores = scorer.score(_rows(batch, reader.streams), on_rows)
+        for batch in _batches(paths, reader, summary, watcher):
+            watcher.will_score(sum(map(len, batch)))
+            scores = scorer.score(_rows(batch, reader.streams), watcher.have_scored)
             for block in _output(batch, scores, reader.streams, names if detail else None):
                 writer.write(block)
             summary.rejects.update(scores.reasons.values())
@@ -144,15 +160,13 @@ def _detail_channels(paths: list[str], columns: Columns) -> list[str]:
     return list(names)
 
 
-def _batches(
-    paths: list[str], reader: _Reader, summary: Summary, on_bytes: Callable[[int], None]
-) -> Iterator[list[_File]]:
+def _batches(paths: list[str], reader: _Reader, summary: Summary, watcher: Watcher) -> Iterator[list[_File]]:
     """Read files, as many at a time as fit."""
     batch: list[_File] = []
     cells = 0
     for path in paths:
         try:
-            file = reader.read(path, on_bytes)
+            file = reader.read(path, watcher.have_read)
         except InputError as error:
             summary.errors.append(error)
             continue
