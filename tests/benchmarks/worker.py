@@ -1,7 +1,7 @@
 """One measured process of the benchmark, pinned to a core of its own: `python -m tests.benchmarks.worker '<json>'`.
 
-Roles: drain (bare aiokafka), decode (drain and our decode), daemon (the whole of it), model (ONNX Runtime alone), memory. Prints one
-JSON document. Time counts from the moment that `warm` records are through, until `count` are.
+Roles: drain (bare aiokafka), decode (drain and our decode), daemon (the whole of it), model (ONNX Runtime alone),
+memory. Prints one JSON document. Time counts from the moment that `warm` records are through, until `count` are.
 """
 
 from __future__ import annotations
