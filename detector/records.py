@@ -15,7 +15,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -182,6 +182,10 @@ class Scores:
         return len(self.streams)
 
 
+Rfc3339: TypeAlias = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
+"""A time as text, in UTC."""
+
+
 class ChannelReading(msgspec.Struct, frozen=True, kw_only=True):
     """One channel of the sample that an alert speaks of."""
 
@@ -209,11 +213,11 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
 
     version: Literal[1] = 1
     id: str
-    """Hash of (anomaly_id, sequence): equal ids are copies of the same alert."""
+    """Hash of (anomaly_id, sequence), for silent with the offset of the last sample: equal ids are copies."""
     anomaly_id: str
     """Hash of (cluster, topic, partition, offset of the firing sample, stream, detector)."""
     sequence: int
-    """0 for open, then 1, 2, ... within the anomaly."""
+    """0 for open, then 1, 2, ... within the anomaly; silent repeats the number of the message before it."""
     event: Literal["open", "update", "close", "silent"]
     status: Literal["firing", "resolved"]
     reason: Literal["threshold", "peak", "blame", "interval", "recovered", "adapted", "silent", "gap"]
@@ -223,13 +227,14 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     detector: str
     bundle: str
     """`name@version` of the bundle that scored it."""
-    time: str
+    time: Rfc3339
     """Event time of the sample that this message speaks of. RFC 3339, UTC, as all times here."""
-    started_at: str
+    started_at: Rfc3339
     """Estimated start of the anomaly."""
-    detected_at: str
+    detected_at: Rfc3339
     """Event time of the sample that fired."""
-    ended_at: str | None
+    ended_at: Rfc3339 | None
+    """Event time of the anomaly's last sample; only with close and silent."""
     score: float
     """Nines, of this sample."""
     peak_score: float
@@ -237,6 +242,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     threshold: float
     """Nines, in force when it fired."""
     channels: list[ChannelReading]
+    """Of the sample that this message speaks of; empty with silent, which has none."""
     source: SourcePosition
 
 
