@@ -163,7 +163,8 @@ class Pipeline:
         live = self.live[records.shard]
         held = await self.deliveries.deliver(records, outcome, live.known_alerts)
         live.advance_to(outcome.next_position)
-        self.telemetry.polled(records, outcome)
+        engine = live.engine
+        self.telemetry.polled(records, outcome, streams=engine.streams, open_anomalies=engine.open_anomalies)
         if outcome.alerts:
             self.telemetry.suppressed(records.shard, len(held))
             self.telemetry.alerts_delivered([alert for alert in outcome.alerts if alert.id not in held])
@@ -263,6 +264,9 @@ class Pipeline:
         for damaged in restored.passed_over:
             self.telemetry.fell_back(shard)
             _log.warning("damaged checkpoint passed over", shard=str(shard), error=str(damaged))
+        if restored.changed:
+            hint = "records that are replayed may give other alerts than before the restart"
+            _log.warning("changed since the checkpoint", shard=str(shard), what=restored.changed, hint=hint)
         replay = restored.replay_until - position
         self.telemetry.restored(shard, position, seconds=took_s, rows=restored.rows, replay=replay)
         _log.info(

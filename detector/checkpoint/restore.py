@@ -53,6 +53,8 @@ class Restored:
     """There was no checkpoint: a cold start."""
     rows: int
     passed_over: list[CorruptCheckpointError]
+    changed: list[str]
+    """Which of configuration and numerics are not what they were when the checkpoint was made."""
     replay_until: int
     """Outputs of positions below it may have been sent before."""
     known_alerts: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -109,9 +111,15 @@ async def restore(
     await asyncio.get_running_loop().run_in_executor(
         engine_thread, memory.restore, manifest.position, manifest.highest_event_ns, arenas
     )
-    rows = sum(len(arena.streams) for arena in arenas)
-    replay_until = bounds.high if loaded is not None else manifest.position
-    return Restored(manifest, loaded is None, rows, passed_over, replay_until, known)
+    return Restored(
+        manifest=manifest,
+        is_new=loaded is None,
+        rows=sum(len(arena.streams) for arena in arenas),
+        passed_over=passed_over,
+        changed=_changed(loaded.manifest, identity) if loaded else [],
+        replay_until=bounds.high if loaded else manifest.position,
+        known_alerts=known,
+    )
 
 
 async def claim(store: Store, shard: Shard) -> int:
@@ -214,6 +222,12 @@ async def _check_anchor(manifest: Manifest, bounds: Bounds, source: Source) -> N
             got=anchor or "nothing",
             hint="was the topic or the file created anew? move the checkpoint folder away to start without memory",
         )
+
+
+def _changed(manifest: Manifest, identity: Identity) -> list[str]:
+    was = {"configuration": manifest.configuration, "numerics": manifest.numerics}
+    now = {"configuration": identity.configuration, "numerics": identity.numerics}
+    return [what for what in was if was[what] != now[what]]
 
 
 async def _first(shard: Shard, start: Start, bounds: Bounds, source: Source, alerts: Mapping[str, Sink]) -> Manifest:

@@ -79,6 +79,16 @@ class EchoEngine:
         self._dirty: set[str] = set()
         self._pending: set[str] = set()
 
+    @property
+    def streams(self) -> int:
+        """How many streams have memory."""
+        return len(self.rows)
+
+    @property
+    def open_anomalies(self) -> int:
+        """None stays open."""
+        return 0
+
     def advance(self, records: Records) -> Outcome:
         """Fold each value into its stream's checksum; one above 80 fires."""
         outcome = Outcome(records.shard, records.next_position)

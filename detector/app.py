@@ -1,0 +1,236 @@
+"""The daemon as a whole: builds the parts from settings, starts them, runs until the end, drains, stops.
+
+    1. Bundles    read once, a session each, self-tested: what is wrong with them is known before anything starts
+    2. HTTP       so that a slow start can be watched
+    3. Sinks      before sources: nothing is read that could not be delivered
+    4. Sources
+    5. Pipeline   until SIGTERM, Ctrl-C, the end of finite sources, or the first failure
+    6. Stop       in reverse, each bounded
+
+SIGTERM and Ctrl-C drain: polling stops, what is in flight is finished, every shard gets a last checkpoint and is
+committed. A second signal ends the process at once; so could the power, and nothing would be lost either way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+
+import msgspec
+import structlog
+
+from detector.admin import Server, serve
+from detector.bundles import default_path
+from detector.checkpoint.protocol import Identity
+from detector.checkpoint.store_dir import DirStore
+from detector.clock import Clock, SystemClock
+from detector.engine import Detector, Engine
+from detector.errors import TidewardenError
+from detector.model.bundle import Bundle, read_bundle
+from detector.model.session import Session
+from detector.pipeline import Input, Pipeline
+from detector.records import Shard
+from detector.settings import RecordSettings, Settings, SinkSettings
+from detector.sinks import make_sink
+from detector.sinks.base import Sink
+from detector.sinks.deliver import Deliveries
+from detector.sources import make_source
+from detector.sources.base import Source
+from detector.telemetry import Telemetry
+
+_DRAIN_S = 20.0  # of the 30 s that Kubernetes grants; the rest is for closing connections
+_SELF_TEST_CHANNELS = (1, 5)  # where the bundle takes any number of them
+
+_log = structlog.get_logger(__name__)
+
+
+class App:
+    """One daemon. `run` returns when it has drained, and raises the first failure."""
+
+    def __init__(self, settings: Settings, *, telemetry: Telemetry | None = None, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.clock = clock or SystemClock()
+        self.telemetry = telemetry or Telemetry(clock=self.clock)
+        self.server: Server | None = None
+        """The HTTP server while it runs."""
+        self.pipeline: Pipeline | None = None
+        """The pipeline once everything is connected."""
+        self._main: asyncio.Task[None] | None = None
+        self._deadline: asyncio.Timeout | None = None
+        self._is_draining = False
+
+    async def run(self) -> None:
+        """Start, serve, drain, stop.
+
+        Raises:
+            TidewardenError: What failed first; its `exit_code` is the process's.
+        """
+        self._main = asyncio.current_task()
+        with contextlib.ExitStack() as handlers:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                handlers.callback(self._listen(number))
+            try:
+                await self._run()
+            except asyncio.CancelledError:
+                if not self._is_draining or self.pipeline is not None:
+                    raise  # else it was us: a signal during the start
+            except ExceptionGroup as failures:
+                raise first(failures) from failures
+
+    def drain(self) -> None:
+        """Stop polling, finish what is in flight, make the last checkpoints; `run` then returns."""
+        if self._is_draining:
+            return
+        self._is_draining = True
+        _log.info("draining")
+        if self.pipeline is None or self._deadline is None:
+            assert self._main is not None, "drain comes after run"
+            self._main.cancel()
+            return
+        self.pipeline.drain()
+        self._deadline.reschedule(asyncio.get_running_loop().time() + _DRAIN_S)
+
+    async def _run(self) -> None:
+        # 1. Bundles.
+        detectors, numerics = await asyncio.to_thread(load_detectors, self.settings)
+        self.telemetry.self_tested()
+        for detector in detectors:
+            self._tell_loaded(detector)
+        async with AsyncExitStack() as parts:
+            # 2. HTTP.
+            self.server = await serve(self.settings.http, self.telemetry)
+            parts.push_async_callback(self.server.stop)
+            _log.info("serving status and metrics", url=f"http://{self.settings.http.host}:{self.server.port}")
+            # 3. Sinks.
+            deliveries = make_deliveries(self.settings)
+            for sink in deliveries.all():
+                await _start(sink, parts)
+            # 4. Sources.
+            inputs = [self._input(name, detectors) for name in self.settings.sources]
+            for each in inputs:
+                await _start(each.source, parts)
+            # 5. Pipeline.
+            identity = identity_of(self.settings, detectors, numerics)
+            self.pipeline = self._make_pipeline(inputs, deliveries, identity)
+            await self._until_drained(self.pipeline)
+            # 6. Stop: the stack, in reverse.
+        _log.info("stopped")
+
+    async def _until_drained(self, pipeline: Pipeline) -> None:
+        try:
+            async with asyncio.timeout(None) as self._deadline:
+                await pipeline.run()
+        except TimeoutError as error:
+            hint = "nothing is lost: the next start replays from the last checkpoint"
+            raise TidewardenError("drain", "took too long", expected=f"{_DRAIN_S} s", hint=hint) from error
+
+    def _make_pipeline(self, inputs: Sequence[Input], deliveries: Deliveries, identity: Identity) -> Pipeline:
+        return Pipeline(
+            inputs=inputs,
+            deliveries=deliveries,
+            store=DirStore(self.settings.checkpoint.path),
+            identity=identity,
+            telemetry=self.telemetry,
+            clock=self.clock,
+            checkpoint_every_s=self.settings.checkpoint.every_s,
+        )
+
+    def _input(self, name: str, detectors: Sequence[Detector]) -> Input:
+        settings = self.settings.sources[name]
+        new_engine = partial(self._new_engine, record=settings.record, detectors=detectors)
+        return Input(make_source(name, settings), settings.start, new_engine)
+
+    def _new_engine(self, shard: Shard, *, record: RecordSettings, detectors: Sequence[Detector]) -> Engine:
+        sinks = self.settings.sinks
+        wants_detail = bool(sinks.scores) and sinks.scores_detail
+        return Engine(shard, detectors, record, self.settings.engine, scores_detail=wants_detail)
+
+    def _tell_loaded(self, detector: Detector) -> None:
+        bundle, decide = detector.bundle, detector.settings.decide
+        is_fixed = decide.threshold_nines is not None
+        self.telemetry.bundle_loaded(
+            detector.name,
+            bundle.label,
+            bundle.sha256,
+            channels=detector.settings.channels or bundle.channels,
+            budget_per_day=None if is_fixed else decide.budget_per_day or bundle.budget_per_day,
+        )
+
+    def _listen(self, number: signal.Signals) -> Callable[[], object]:
+        """Handle a signal; returns what ends that."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(number, self._on_signal, number)
+        return partial(loop.remove_signal_handler, number)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._is_draining:
+            os._exit(128 + number)  # the second one: do not wait for anything
+        self.drain()
+
+
+def load_detectors(settings: Settings) -> tuple[list[Detector], str]:
+    """Read each bundle once, make a session of it and prove that it computes here as it must; detectors may share one.
+
+    Returns:
+        The detectors in their order, and the fingerprint of their numerics.
+
+    Raises:
+        BundleError: A bundle cannot be used, or not on this machine.
+        ConfigurationError: The device is not there.
+    """
+    loaded: dict[str, tuple[Bundle, Session]] = {}
+    for each in settings.detectors.values():
+        if each.bundle not in loaded:
+            bundle = read_bundle(default_path() if each.bundle == "default" else each.bundle)
+            loaded[each.bundle] = bundle, Session(bundle, settings.device)
+        bundle, session = loaded[each.bundle]
+        channels = each.channels or bundle.channels
+        for count in [len(channels)] if channels else _SELF_TEST_CHANNELS:
+            session.self_test(count)
+    detectors = [Detector(name, each, *loaded[each.bundle]) for name, each in settings.detectors.items()]
+    return detectors, ", ".join(sorted({session.numerics for _, session in loaded.values()}))
+
+
+def make_deliveries(settings: Settings) -> Deliveries:
+    """All sinks, not yet started."""
+    sinks = settings.sinks
+    ratio = None if sinks.scores_mode == "complete" else sinks.scores_sample_ratio
+    return Deliveries(_sinks(sinks.alerts), _sinks(sinks.scores), _sinks(sinks.dead_letters), ratio)
+
+
+def identity_of(settings: Settings, detectors: Sequence[Detector], numerics: str) -> Identity:
+    """What a checkpoint remembers of bundles, configuration and numerics."""
+    bundles = {detector.name: (detector.bundle.sha256, detector.bundle.label) for detector in detectors}
+    matters = {
+        "detectors": [
+            (name, detector.model_dump(mode="json", exclude={"bundle"}))
+            for name, detector in settings.detectors.items()
+        ],
+        "records": {name: source.record.model_dump(mode="json") for name, source in settings.sources.items()},
+        "max_streams": settings.engine.max_streams,
+    }
+    configuration = hashlib.sha256(msgspec.json.encode(matters)).hexdigest()
+    return Identity(bundles, configuration, numerics)
+
+
+def first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first failure in a group of groups; what failed because of it was cancelled or comes later."""
+    found: BaseException = failures
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
+
+
+def _sinks(settings: Mapping[str, SinkSettings]) -> dict[str, Sink]:
+    return {name: make_sink(name, each) for name, each in settings.items()}
+
+
+async def _start(part: Source | Sink, parts: AsyncExitStack) -> None:
+    parts.push_async_callback(part.stop)  # before the start: safe after a failed one, and frees what it took
+    await part.start()
