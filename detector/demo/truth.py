@@ -42,7 +42,7 @@ class Truth:
     """The faults of a plant, and which of them have been found."""
 
     def __init__(self, plant: Plant, hours: float) -> None:
-        self.faults = plant.faults(hours)
+        self.plant, self.faults = plant, plant.faults(hours)
         self.false_alarms = 0
         self._of_stream: dict[str, list[Fault]] = {name: [] for name in plant.names}
         for fault in self.faults:
