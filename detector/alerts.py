@@ -165,7 +165,7 @@ def rfc3339(time_ns: int) -> str:
 
 
 def alert_schema() -> dict[str, Any]:
-    """Describe an alert as JSON Schema (2020-12); `tidewarden schema alerts` prints it."""
+    """Describe an alert as JSON Schema (2020-12); `tidewarden schema alert` prints it."""
     schema = msgspec.json.schema(Alert)
     # msgspec takes a field with a default for one that may be absent; ours is always written, and readers branch on it.
     schema["$defs"]["Alert"]["required"].insert(0, "version")

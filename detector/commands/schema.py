@@ -6,10 +6,9 @@ import json
 from enum import StrEnum
 from typing import Annotated, Any
 
-import msgspec
 import typer
 
-from detector.records import Alert
+from detector.alerts import alert_schema
 from detector.settings import Settings
 
 
@@ -27,5 +26,6 @@ def command(subject: Annotated[Subject, typer.Argument(help="Of what.")]) -> Non
 
 def schema_of(subject: Subject) -> dict[str, Any]:
     """The schema, draft 2020-12."""
-    schema = Settings.model_json_schema() if subject is Subject.config else msgspec.json.schema(Alert)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    if subject is Subject.alert:
+        return alert_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Settings.model_json_schema()}

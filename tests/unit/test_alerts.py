@@ -167,7 +167,7 @@ def test_the_schema_asks_for_every_field() -> None:
 
 
 def test_the_published_schema_is_the_generated_one() -> None:
-    """Write it anew with: tidewarden schema alerts > detector/schemas/alert.v1.json."""
+    """Write it anew with: tidewarden schema alert > detector/schemas/alert.v1.json."""
     published = resources.files("detector").joinpath("schemas/alert.v1.json").read_text("utf-8")
     assert json.loads(published) == alert_schema()
 
