@@ -1,12 +1,53 @@
-"""The sans-I/O heart: decode > route > align > wave > infer > decide, over one shard."""
+"""The sans-I/O heart: decode > route > align > wave > infer > decide, over one shard.
+
+    outcome = engine.advance(records)       # one poll in; scores, alerts, rejects and counts out
+
+What comes out for a stream depends on the bundle, the configuration and the stream's own samples in order, never on
+how records fall into polls or samples into waves. One thing looks across streams, the notice of silence, and it is
+tied to positions: it sees the memory as it is after all records before the one at which it is due. A poll is cut
+there, but only where something could be silent, which is rare.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from detector.records import ArenaRows, Outcome, Records, Samples, Shard, Snapshot
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.alerts import Message, to_alert
+from detector.errors import ConfigurationError, LineageError
+from detector.model.bundle import Bundle
+from detector.records import (
+    NO_TIME,
+    Alert,
+    ArenaRows,
+    Float64,
+    Int64,
+    Outcome,
+    Reason,
+    Records,
+    Reject,
+    Samples,
+    Scores,
+    Shard,
+    Snapshot,
+)
 from detector.settings import DetectorSettings, EngineSettings, RecordSettings
+from detector.stages.align import Aligned, align
+from detector.stages.decide import DecideWave, Decision, Policy, decide, initial_decide, open_slots, silence
+from detector.stages.decode import Decoder, screen
+from detector.stages.infer import Model, Step, WallClock, WaveInput, infer
+from detector.stages.route import Batch, Claim, Router
+from detector.stages.wave import wave
+from detector.state.arena import Arena
+
+_SILENCE_EVERY = 1000  # positions between two looks for silence; docs/contract.md, Decide 5
+_GAP_PERIODS = 5  # an elapsed of more counts as a gap
+_NEVER = np.iinfo(np.int64).max
+_DETAILS = ("expected", "lower", "upper", "blame")
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +56,8 @@ class Detector:
 
     name: str
     settings: DetectorSettings
-    bundle: object  # detector.model.bundle.Bundle
-    session: object  # detector.model.session.Session
+    bundle: Bundle
+    session: Model
 
 
 class Engine:
@@ -31,36 +72,403 @@ class Engine:
         *,
         scores_detail: bool = False,
         report_silence: bool = True,
-    ) -> None: ...
+    ) -> None:
+        self.shard = shard
+        self._record, self._settings = record, settings
+        self._scores_detail, self._report_silence = scores_detail, report_silence
+        self._lanes = [_Lane(detector) for detector in detectors]
+        self._decoder = Decoder(record)
+        self._decoded: tuple[Records, Samples, list[Reject]] | None = None
+        self._router = self._new_router()
+        self._next_position, self._last_position, self._highest_ns = 0, -1, NO_TIME
+
+    @property
+    def streams(self) -> int:
+        """How many streams have memory."""
+        return len(self._router.slots)
+
+    @property
+    def open_anomalies(self) -> int:
+        """How many anomalies are open."""
+        return sum(len(arena.open) for arena in self._router.arenas)
+
+    # A poll -----------------------------------------------------------------------------------------------------------
 
     def advance(self, records: Records) -> Outcome:
         """Carry one poll through all stages."""
-        ...
+        outcome = Outcome(records.shard, records.next_position)
+        watch = _Stopwatch(outcome.stage_s)
+        samples, rejects = self._decode(records)
+        self._decoded = None
+        watch.lap("decode")
+        outcome.rejects += rejects
+        outcome.counts["records"] = len(records)
+        return self._carry(samples, records.positions, outcome, watch)
 
     def advance_samples(self, samples: Samples, outcome: Outcome) -> Outcome:
         """The same from `route` on, for callers that decoded by themselves; adds to `outcome`."""
-        ...
+        return self._carry(samples, samples.positions, outcome, _Stopwatch(outcome.stage_s))
 
     def wanted(self, records: Records) -> list[str]:
         """Streams of these records whose rows the engine does not hold; a caller may `adopt` them first."""
-        ...
+        samples, _ = self._decode(records)
+        return self._router.slots.absent(samples.streams)
 
-    def adopt(self, rows: ArenaRows) -> None:
-        """Take rows that were saved before: of a checkpoint, or brought back one by one."""
-        ...
+    def _decode(self, records: Records) -> tuple[Samples, list[Reject]]:
+        if self._decoded is None or self._decoded[0] is not records:
+            self._decoded = (records, *self._decoder.decode(records))
+        return self._decoded[1:]
+
+    def _carry(self, samples: Samples, positions: Int64, outcome: Outcome, watch: _Stopwatch) -> Outcome:
+        """Run a poll's samples: in one go, or cut where silence must be looked for."""
+        samples, rejects = screen(samples, self._record.future_s)
+        watch.lap("decode")
+        outcome.rejects += rejects
+        poll = _Poll(outcome, watch)
+        looks = self._looks(samples, positions)
+        start = 0
+        while (cut := self._next_look(samples.event_ns, start, looks)) is not None:
+            self._run(samples.take(np.arange(start, cut)), poll)
+            self._tell_silence(poll)
+            start, looks = cut, looks[looks > cut]
+        self._run(samples if start == 0 else samples.take(np.arange(start, len(samples))), poll)
+        if len(positions):
+            self._last_position = int(positions[-1])
+        self._next_position = outcome.next_position
+        return poll.finish()
+
+    def _run(self, samples: Samples, poll: _Poll) -> None:
+        """Carry samples from `route` to `decide`; tells of anomalies in the order of the samples."""
+        routed = self._router.route(samples)
+        poll.watch.lap("route")
+        poll.outcome.rejects += routed.rejects
+        poll.count(streams_created=routed.streams_created, unknown_channels=routed.unknown_channels)
+        told: list[tuple[Message, Alert]] = []
+        for batch in routed.batches:
+            told += self._score(samples, batch, poll)
+        told.sort(key=lambda pair: pair[0].position)  # stable: a sample's own messages stay in order
+        poll.outcome.alerts += [alert for _, alert in told]
+        poll.watch.lap("decide")
+
+    def _score(self, samples: Samples, batch: Batch, poll: _Poll) -> list[tuple[Message, Alert]]:
+        """Align, wave, infer and decide over the samples of one arena."""
+        arena, lane = self._router.arenas[batch.arena], self._lane_of(batch.arena)
+        aligned = align(batch.slots, samples.event_ns[batch.at], arena.last_ns[batch.slots])
+        if not aligned.accepted.all():
+            poll.outcome.rejects += _unaligned(samples, batch, aligned)
+            batch, aligned = batch.take(aligned.accepted), aligned.take(aligned.accepted)
+        event_ns, elapsed_s = samples.event_ns[batch.at], aligned.elapsed_ns / 1e9
+        arena.last_ns[batch.slots] = event_ns  # where a slot comes more than once, the last one stays
+        self._highest_ns = max(self._highest_ns, int(event_ns.max(initial=NO_TIME)))
+        poll.watch.lap("align")
+        work = _Work(batch, event_ns, elapsed_s, samples.positions[batch.at], _places(batch.at, len(samples)))
+        waves = wave(batch.slots, self._settings.wave_rows)
+        scores = _blank_scores(samples, work, arena, with_detail=self._scores_detail)
+        poll.watch.lap("wave")
+        messages = [message for index in waves for message in self._step(arena, lane, work.take(index), scores, poll)]
+        poll.count(samples=len(batch.at), gaps=lane.gaps(elapsed_s))
+        poll.scores.setdefault(batch.arena, []).append(scores)
+        return [(message, lane.alert(message, self.shard, arena)) for message in messages]
+
+    def _step(self, arena: Arena, lane: _Lane, work: _Work, scores: Scores, poll: _Poll) -> list[Message]:
+        """One wave: infer, decide, and write down what they say."""
+        slots, values = work.batch.slots, work.batch.values
+        step = infer(lane.model, arena.state, WaveInput(slots, values, work.elapsed_s, work.event_ns), lane.clock)
+        arena.dirty[slots] = True
+        arena.samples[slots] += 1
+        poll.outcome.wave_s.append(poll.watch.lap("infer"))
+        poll.outcome.wave_rows.append(len(slots))
+        judged = DecideWave(
+            slots=slots,
+            event_ns=work.event_ns,
+            elapsed_s=work.elapsed_s,
+            positions=work.positions,
+            score=step.score,
+            blame=step.blame,
+            values=values,
+            expected=step.expected,
+            lower=step.lower,
+            upper=step.upper,
+        )
+        decision = decide(arena.decide, arena.band, judged, lane.policy)
+        arena.open.difference_update(decision.closed)
+        arena.open.update(decision.opened)
+        poll.count(anomalies_opened=len(decision.opened), anomalies_closed=len(decision.closed))
+        _write(scores, work.place, step, decision)
+        poll.watch.lap("decide")
+        return decision.messages
+
+    # Silence ----------------------------------------------------------------------------------------------------------
+
+    def _looks(self, samples: Samples, positions: Int64) -> NDArray[np.intp]:
+        """Before which samples a look for silence falls due: at the first record at or past each 1,000th position."""
+        if not self._report_silence or not len(positions):
+            return np.empty(0, np.intp)
+        thousands = positions // _SILENCE_EVERY
+        before = np.concatenate([[self._last_position // _SILENCE_EVERY], thousands[:-1]])
+        return np.unique(np.searchsorted(samples.index, np.flatnonzero(thousands > before)))
+
+    def _next_look(self, event_ns: Int64, start: int, looks: NDArray[np.intp]) -> int | None:
+        """The first look that could find something, given the memory as it is before sample `start`.
+
+        What is open now is silent once the highest time passes its last one by `resolve_after_s`. What opens, or is
+        heard again, from here on was last heard no earlier than the earliest time from here on. Both bounds hold for
+        late and unwanted samples too; at worst a look finds nothing.
+        """
+        if not len(looks):
+            return None
+        span_ns = min(lane.policy.resolve_after_ns for lane in self._lanes)
+        oldest_ns = min((self._oldest_open_ns(number) for number in range(len(self._router.arenas))), default=_NEVER)
+        coming = event_ns[start:]
+        highest = np.maximum.accumulate(np.concatenate([[self._highest_ns], coming]))[looks - start]
+        earliest = np.minimum.accumulate(np.concatenate([[_NEVER], coming]))[looks - start]
+        due = (highest > oldest_ns) | (highest > np.minimum(earliest, _NEVER - span_ns) + span_ns)
+        return int(looks[due.argmax()]) if due.any() else None
+
+    def _oldest_open_ns(self, number: int) -> int:
+        """The highest time at which no open anomaly of the arena, of those not told of, is silent yet."""
+        arena, policy = self._router.arenas[number], self._lane_of(number).policy
+        rows = arena.decide[_as_slots(arena.open)]
+        untold_ns = rows["last_ns"][rows["silent_ns"] != rows["last_ns"]]
+        return int(untold_ns.min()) + policy.resolve_after_ns if len(untold_ns) else _NEVER
+
+    def _tell_silence(self, poll: _Poll) -> None:
+        """Look for silence with the memory as it is, and tell of it."""
+        told: list[tuple[Message, Alert]] = []
+        for number, arena in enumerate(self._router.arenas):
+            lane = self._lane_of(number)
+            for message in silence(arena.decide, _as_slots(arena.open), self._highest_ns, lane.policy):
+                arena.dirty[message.slot] = True
+                told.append((message, lane.alert(message, self.shard, arena)))
+        told.sort(key=lambda pair: pair[0].position)
+        poll.outcome.alerts += [alert for _, alert in told]
+        poll.watch.lap("decide")
+
+    # Memory -----------------------------------------------------------------------------------------------------------
 
     def snapshot(self, *, full: bool = False) -> Snapshot:
-        """Copy what changed since the last snapshot that was kept; the rows stay marked until `keep`."""
-        ...
+        """Copy what changed since the last snapshot that was kept, or everything. Follow it by `kept` or `dropped`."""
+        rows = [arena.snapshot(full=full) for arena in self._router.arenas]
+        return Snapshot(
+            shard=self.shard,
+            next_position=self._next_position,
+            highest_event_ns=self._highest_ns,
+            arenas=[some for some in rows if some.streams],
+            full=full,
+            last_position=self._last_position,
+        )
 
     def kept(self) -> None:
         """The last snapshot is durable: forget that its rows were dirty."""
-        ...
+        for arena in self._router.arenas:
+            arena.kept()
 
     def dropped(self) -> None:
         """The last snapshot could not be kept: its rows are dirty again."""
-        ...
+        for arena in self._router.arenas:
+            arena.dropped()
 
-    def restore(self, next_position: int, highest_event_ns: int, arenas: Sequence[ArenaRows]) -> None:
-        """Start from a checkpoint."""
-        ...
+    def restore(
+        self, next_position: int, highest_event_ns: int, arenas: Sequence[ArenaRows], last_position: int | None = None
+    ) -> None:
+        """Start from a checkpoint, forgetting what is in memory."""
+        self._next_position, self._highest_ns = next_position, highest_event_ns
+        self._last_position = next_position - 1 if last_position is None else last_position
+        self._router = self._new_router()
+        for rows in arenas:
+            self.adopt(rows)
+
+    def adopt(self, rows: ArenaRows) -> None:
+        """Take rows that were saved before: of a checkpoint, or brought back one by one. Later rows replace earlier."""
+        names = [lane.detector.name for lane in self._lanes]
+        if rows.detector not in names:
+            raise LineageError(self.shard, "detector of saved rows", expected=f"one of {names}", got=rows.detector)
+        number = self._router.arena(names.index(rows.detector), rows.channels)
+        slots = self._router.take_in(number, rows.streams, rows.labels)
+        arena = self._router.arenas[number]
+        arena.write(slots, rows)
+        arena.open.difference_update(slots.tolist())
+        arena.open.update(slots[open_slots(arena.decide[slots])].tolist())
+
+    def _new_router(self) -> Router:
+        return Router(
+            self.shard.topic,
+            [lane.claim for lane in self._lanes],
+            max_streams=self._settings.max_streams,
+            rejects_unknown=self._record.unknown_channels == "reject",
+        )
+
+    def _lane_of(self, arena: int) -> _Lane:
+        return self._lanes[self._router.claim_of[arena]]
+
+
+class _Lane:
+    """What the engine needs of a detector, worked out once."""
+
+    def __init__(self, detector: Detector) -> None:
+        settings, bundle = detector.settings, detector.bundle
+        self.detector, self.model = detector, detector.session
+        self.policy = Policy.of(settings.decide, bundle)
+        self.clock = WallClock(settings.time_zone)
+        channels = bundle.channels if settings.channels is None else tuple(settings.channels)
+        if bundle.channels is not None and channels is not None and len(channels) != len(bundle.channels):
+            raise ConfigurationError(
+                f"detectors.{detector.name}.channels",
+                "number of channels",
+                expected=f"{len(bundle.channels)} ({', '.join(bundle.channels)})",
+                got=len(channels),
+            )
+        self.claim = Claim(settings.match, channels, self._new_arena)
+
+    def _new_arena(self, channels: tuple[str, ...]) -> Arena:
+        bundle = self.detector.bundle
+        row = bundle.initial_row(len(channels))
+        return Arena(self.detector.name, bundle.sha256, channels, row, initial_decide(self.policy, 1))
+
+    def gaps(self, elapsed_s: Float64) -> int:
+        """How many samples came after a gap; none where the bundle knows no period."""
+        period_s = self.detector.bundle.period_s
+        return 0 if period_s is None else int(np.count_nonzero(elapsed_s > _GAP_PERIODS * period_s))
+
+    def alert(self, message: Message, shard: Shard, arena: Arena) -> Alert:
+        """Put names to what `decide` says."""
+        return to_alert(
+            message,
+            shard=shard,
+            stream=arena.streams[message.slot],
+            labels=arena.labels[message.slot],
+            detector=self.detector.name,
+            bundle_label=self.detector.bundle.label,
+            channels=arena.channels,
+        )
+
+
+@dataclass(slots=True)
+class _Work:
+    """Accepted samples of one arena, sorted by slot; m samples."""
+
+    batch: Batch
+    event_ns: Int64
+    elapsed_s: Float64
+    positions: Int64
+    place: NDArray[np.intp]
+    """(m,) where each stands among them in record order."""
+
+    def take(self, index: NDArray[np.intp]) -> _Work:
+        """Those of one wave."""
+        return _Work(
+            self.batch.take(index),
+            self.event_ns[index],
+            self.elapsed_s[index],
+            self.positions[index],
+            self.place[index],
+        )
+
+
+@dataclass(slots=True)
+class _Poll:
+    """What one poll has come to so far."""
+
+    outcome: Outcome
+    watch: _Stopwatch
+    scores: dict[int, list[Scores]] = field(default_factory=dict)
+    """Per arena, in record order."""
+
+    def count(self, **counts: int) -> None:
+        """Add to the counts."""
+        for name, count in counts.items():
+            self.outcome.counts[name] = self.outcome.counts.get(name, 0) + count
+
+    def finish(self) -> Outcome:
+        """Join what the poll's parts said."""
+        outcome = self.outcome
+        outcome.scores += [parts[0] if len(parts) == 1 else _join(parts) for parts in self.scores.values()]
+        outcome.rejects.sort(key=lambda reject: reject.index)
+        self.count(waves=len(outcome.wave_rows), wave_rows=sum(outcome.wave_rows))
+        return outcome
+
+
+class _Stopwatch:
+    """Adds up the time that passes between laps, per stage."""
+
+    def __init__(self, stage_s: dict[str, float]) -> None:
+        self._stage_s, self._last_s = stage_s, time.perf_counter()
+
+    def lap(self, stage: str) -> float:
+        """The time since the last lap was the stage's; returns it, in seconds."""
+        now_s = time.perf_counter()
+        lap_s, self._last_s = now_s - self._last_s, now_s
+        self._stage_s[stage] = self._stage_s.get(stage, 0.0) + lap_s
+        return lap_s
+
+
+def _unaligned(samples: Samples, batch: Batch, aligned: Aligned) -> list[Reject]:
+    refused = np.flatnonzero(~aligned.accepted)
+    return [
+        Reject(
+            int(samples.index[at]),
+            int(samples.positions[at]),
+            Reason.DUPLICATE if is_duplicate else Reason.LATE,
+            samples.streams[at],
+        )
+        for at, is_duplicate in zip(batch.at[refused].tolist(), aligned.is_duplicate[refused].tolist(), strict=True)
+    ]
+
+
+def _places(at: NDArray[np.intp], count: int) -> NDArray[np.intp]:
+    """Where each of the samples `at` stands among them in record order."""
+    if len(at) == count:
+        return at
+    is_there = np.zeros(count, np.bool_)
+    is_there[at] = True
+    place: NDArray[np.intp] = np.cumsum(is_there)[at] - 1
+    return place
+
+
+def _blank_scores(samples: Samples, work: _Work, arena: Arena, *, with_detail: bool) -> Scores:
+    """Scores of the samples in record order, to be filled in wave by wave."""
+    at = work.batch.at
+    count, everything = len(at), len(at) == len(samples)
+    order = np.sort(at)
+    shape = (count, len(arena.channels))
+    return Scores(
+        detector=arena.detector,
+        channels=arena.channels,
+        index=samples.index if everything else samples.index[order],
+        streams=samples.streams if everything else [samples.streams[i] for i in order.tolist()],
+        event_ns=samples.event_ns if everything else samples.event_ns[order],
+        positions=samples.positions if everything else samples.positions[order],
+        score=np.empty(count, np.float32),
+        threshold=np.empty(count, np.float32),
+        anomaly=np.empty(count, np.uint8),
+        expected=np.empty(shape) if with_detail else None,
+        lower=np.empty(shape) if with_detail else None,
+        upper=np.empty(shape) if with_detail else None,
+        blame=np.empty(shape, np.float32) if with_detail else None,
+        watched_s=float(work.elapsed_s.sum()),
+    )
+
+
+def _write(scores: Scores, place: NDArray[np.intp], step: Step, decision: Decision) -> None:
+    scores.score[place] = step.score
+    scores.threshold[place], scores.anomaly[place] = decision.threshold, decision.anomaly
+    for detail in _DETAILS:
+        column = getattr(scores, detail)
+        if column is not None:
+            column[place] = getattr(step, detail)
+
+
+def _join(parts: list[Scores]) -> Scores:
+    """Scores of one arena from several parts of a poll, in their order."""
+    first = parts[0]
+    for part in parts[1:]:
+        first.streams = [*first.streams, *part.streams]
+        first.watched_s += part.watched_s
+    for column in ("index", "event_ns", "positions", "score", "threshold", "anomaly", *_DETAILS):
+        if getattr(first, column) is not None:
+            setattr(first, column, np.concatenate([getattr(part, column) for part in parts]))
+    return first
+
+
+def _as_slots(slots: set[int]) -> NDArray[np.intp]:
+    return np.fromiter(slots, np.intp, len(slots))

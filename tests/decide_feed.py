@@ -40,9 +40,12 @@ def policy(
 ) -> Policy:
     """A policy from settings, with a bundle's defaults beside them."""
     defaults = SimpleNamespace(
-        budget_per_day=bundle_budget, exceedances_per_alarm=exceedances, threshold_nines=bundle_threshold
+        budget_per_day=bundle_budget,
+        exceedances_per_alarm=exceedances,
+        threshold_nines=bundle_threshold,
+        period_s=period_s,
     )
-    return Policy.of(DecideSettings(**settings), SimpleNamespace(decide=defaults, period_s=period_s))
+    return Policy.of(DecideSettings(**settings), defaults)
 
 
 def fixed(**settings: Any) -> Policy:

@@ -24,6 +24,10 @@ class Aligned:
     elapsed_ns: Int64
     """Since the stream's previous accepted sample; 0 on its first; meaningless where not accepted."""
 
+    def take(self, which: NDArray[np.bool_]) -> Aligned:
+        """Those of the samples."""
+        return Aligned(self.accepted[which], self.is_duplicate[which], self.elapsed_ns[which])
+
 
 def align(slots: Int64, event_ns: Int64, last_ns: Int64) -> Aligned:
     """Judge samples by the times of their streams.

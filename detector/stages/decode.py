@@ -71,9 +71,8 @@ class Decoder:
     def _parse(self, values: Sequence[bytes | None], faults: dict[int, Fault]) -> tuple[list[Parsed], Int64]:
         limit = self._settings.max_record_bytes
         if max(map(len, filter(None, values)), default=0) > limit:
-            faults |= {
-                at: (Reason.TOO_LARGE, f"{len(value)} bytes") for at, value in enumerate(values) if value and len(value) > limit
-            }
+            lengths = {at: len(value) for at, value in enumerate(values) if value and len(value) > limit}
+            faults |= {at: (Reason.TOO_LARGE, f"{length} bytes") for at, length in lengths.items()}
             values = [None if at in faults else value for at, value in enumerate(values)]
         parsed: list[Parsed] = []
         broken: list[int] = []
@@ -171,7 +170,7 @@ def number_to_ns(times: Sequence[int | float], unit: str) -> Int64:
     kinds = set(map(type, times))
     if kinds == {float}:
         return _floats_to_ns(np.array(times, np.float64), scale)
-    if kinds == {int} and 0 <= min(times) and max(times) <= _LAST_NS // scale:
+    if kinds == {int} and min(times) >= 0 and max(times) <= _LAST_NS // scale:
         return np.array(times, np.int64) * scale
     return np.array([_number_to_ns(time, scale) for time in times], np.int64)
 

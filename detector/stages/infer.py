@@ -12,7 +12,6 @@ from typing import NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
 import numpy as np
-from numpy.typing import NDArray
 
 from detector.records import Float32, Float64, Int64
 

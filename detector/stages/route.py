@@ -18,6 +18,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.errors import CorruptCheckpointError
 from detector.records import Float64, Int64, Reason, Reject, Samples
 from detector.settings import MatchSettings
 from detector.state.arena import Arena
@@ -47,6 +48,10 @@ class Batch:
     slots: Int64
     values: Float64
     """(m, C) raw units, NaN where missing."""
+
+    def take(self, which: NDArray[np.intp] | NDArray[np.bool_]) -> Batch:
+        """Those of its samples; each slot's stay in their order."""
+        return Batch(self.arena, self.at[which], self.slots[which], self.values[which])
 
 
 @dataclass(slots=True)
@@ -96,6 +101,16 @@ class Router:
             self.claim_of.append(claim)
         return number
 
+    def take_in(self, arena: int, streams: Sequence[str], labels: Sequence[dict[str, str]]) -> Int64:
+        """The slots of saved streams in their arena, made for those that are new."""
+        codes = self.slots.codes(streams)
+        for at in np.flatnonzero(codes < 0).tolist():
+            codes[at] = self.slots.add(streams[at], arena, self.arenas[arena].create(streams[at], labels[at]))
+        elsewhere = np.flatnonzero(arena_of(codes) != arena)
+        if len(elsewhere):
+            raise CorruptCheckpointError(f"stream {streams[elsewhere[0]]}", "saved rows stand in two arenas")
+        return slot_of(codes)
+
     def _admit(self, samples: Samples, codes: Int64, routed: Routed) -> None:
         """Give new streams their rows, in record order, and fill in their codes; what is refused keeps -1."""
         for at in np.flatnonzero(codes < 0).tolist():
@@ -127,9 +142,7 @@ class Router:
             return Reason.TOO_MANY_STREAMS
         return self.arena(claim, channels)
 
-    def _values(
-        self, samples: Samples, at: NDArray[np.intp], channels: tuple[str, ...], routed: Routed
-    ) -> Float64:
+    def _values(self, samples: Samples, at: NDArray[np.intp], channels: tuple[str, ...], routed: Routed) -> Float64:
         """The values of the samples `at`, shape (m, C), in the order of `channels`."""
         if samples.shapes == [channels]:
             return samples.cells[0][at]
@@ -148,15 +161,14 @@ class Router:
         channels = self.arenas[batch.arena].channels
         if samples.shapes != [channels]:
             refused = np.isnan(batch.values).all(axis=1)
-            reasons = {at: Reason.NOTHING_OBSERVED for at in batch.at[refused].tolist()}
+            reasons = dict.fromkeys(batch.at[refused].tolist(), Reason.NOTHING_OBSERVED)
             if self._rejects_unknown:
                 has_unknown = np.array([_columns(channels, shape).unknown > 0 for shape in samples.shapes])
                 is_unknown = has_unknown[samples.shape_of[batch.at]]
-                reasons |= {at: Reason.UNKNOWN_CHANNEL for at in batch.at[is_unknown].tolist()}
+                reasons |= dict.fromkeys(batch.at[is_unknown].tolist(), Reason.UNKNOWN_CHANNEL)
                 refused |= is_unknown
             routed.rejects += [_reject(samples, at, reason) for at, reason in reasons.items()]
-            kept = ~refused
-            batch = Batch(batch.arena, batch.at[kept], batch.slots[kept], batch.values[kept])
+            batch = batch.take(~refused)
         if len(batch.at):
             routed.batches.append(batch)
 

@@ -21,6 +21,7 @@ from detector.settings import DecideSettings
 from detector.stages.decide.columns import Rows, new_rows
 
 _S_PER_DAY = 86_400.0
+_BUDGET_PER_DAY = 1.0  # where neither settings nor bundle name a budget or a threshold
 _LEAST_NINES, _MOST_NINES = 1.5, 12.0  # of a threshold that follows from a budget
 _PRIOR_CLUSTERS = 10.0  # what the bundle's exceedances per alarm are worth against the stream's own
 _RATE_MEMORY = 100_000  # samples; the mean elapsed forgets beyond, so that a stream may change its rate
@@ -30,11 +31,11 @@ _LARGEST_CLUSTER = 10.0  # times the bundle's; an anomaly of more strange sample
 _LONGEST_S = 1e9  # 31 years; more would not fit an int64 of nanoseconds beside an event time
 
 
-class DecideDefaults(Protocol):
-    """What a bundle says about deciding."""
+class BundleDefaults(Protocol):
+    """The part of a bundle that `decide` reads."""
 
     @property
-    def budget_per_day(self) -> float:
+    def budget_per_day(self) -> float | None:
         """Alarms per stream per day."""
         ...
 
@@ -46,15 +47,6 @@ class DecideDefaults(Protocol):
     @property
     def threshold_nines(self) -> float | None:
         """A fixed threshold, or None for one that follows from the budget."""
-        ...
-
-
-class BundleDefaults(Protocol):
-    """The part of a bundle that `decide` reads."""
-
-    @property
-    def decide(self) -> DecideDefaults:
-        """Its defaults."""
         ...
 
     @property
@@ -84,14 +76,13 @@ class Policy:
     @classmethod
     def of(cls, settings: DecideSettings, bundle: BundleDefaults) -> Policy:
         """Fill what the settings leave open from the bundle; a budget set here replaces a fixed threshold there."""
-        defaults = bundle.decide
         threshold = settings.threshold_nines
         if threshold is None and settings.budget_per_day is None:
-            threshold = defaults.threshold_nines
+            threshold = bundle.threshold_nines
         return cls(
             threshold_nines=threshold,
-            budget_per_day=settings.budget_per_day or defaults.budget_per_day,
-            exceedances_per_alarm=defaults.exceedances_per_alarm,
+            budget_per_day=settings.budget_per_day or bundle.budget_per_day or _BUDGET_PER_DAY,
+            exceedances_per_alarm=bundle.exceedances_per_alarm,
             period_s=bundle.period_s,
             min_samples=settings.min_samples,
             hysteresis_nines=settings.hysteresis_nines,
