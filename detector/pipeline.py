@@ -22,7 +22,7 @@ from detector.checkpoint.protocol import Checkpointer, Identity, Outputs, Taken,
 from detector.checkpoint.restore import Restored, Start, restore
 from detector.clock import Clock
 from detector.engine import Engine
-from detector.errors import CheckpointError
+from detector.errors import CheckpointError, SourceError
 from detector.records import Outcome, Records, Shard
 from detector.sinks.deliver import Deliveries
 from detector.sources.base import Source
@@ -297,7 +297,11 @@ class Pipeline:
             await asyncio.sleep(_WATCH_S)
             self.telemetry.loop_lagged(max(0.0, self.clock.monotonic_s() - expected_s))
             for shard, live in list(self.live.items()):
-                bounds = await live.source.bounds(shard)
+                try:
+                    bounds = await live.source.bounds(shard, live.position)
+                except SourceError as error:  # the poll will say so too if it lasts
+                    _log.warning("lag is not known", shard=str(shard), error=str(error))
+                    continue
                 self.telemetry.lagged(shard, max(0, bounds.high - live.position))
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:

@@ -85,7 +85,7 @@ async def restore(
     fence = await claim(store, shard)
     # 2. Load.
     loaded = await load(store, shard)
-    bounds = await source.bounds(shard)
+    bounds = await source.bounds(shard, None if loaded is None else loaded.manifest.position)
     if loaded is None:
         manifest = await _first(shard, start, bounds, source, alerts)
         arenas, passed_over, known = [], [], {}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from detector.clock import Clock
-from detector.settings import FileSourceSettings, KafkaSourceSettings, PlantSourceSettings
+from detector.clock import Clock, SystemClock
+from detector.settings import FileSourceSettings, KafkaSourceSettings, SourceSettings
 from detector.sources.base import Source
 
 
-def make_source(
-    name: str, settings: KafkaSourceSettings | FileSourceSettings | PlantSourceSettings, clock: Clock
-) -> Source:
+def make_source(name: str, settings: SourceSettings, clock: Clock | None = None) -> Source:
     """Build the source that the settings describe; it connects when it is started.
 
     An edge's client is imported with its edge: who reads files needs no Kafka.
@@ -18,10 +16,10 @@ def make_source(
         from detector.sources.kafka import KafkaSource
 
         return KafkaSource(name, settings)
-    if isinstance(settings, PlantSourceSettings):
-        from detector.sources.plant import PlantSource
+    if isinstance(settings, FileSourceSettings):
+        from detector.sources.file import FileSource
 
-        return PlantSource(name, settings, clock)
-    from detector.sources.file import FileSource
+        return FileSource(name, settings, clock or SystemClock())
+    from detector.sources.plant import PlantSource
 
-    return FileSource(name, settings, clock)
+    return PlantSource(name, settings, clock or SystemClock())

@@ -34,12 +34,17 @@ class Source(Protocol):
     async def assigned(self) -> tuple[list[Shard], list[Shard]]:
         """Shards (gained, lost) since the last call; returns at once, usually ([], []).
 
+        A shard may be in both: it was lost first and came back, and is to be restored anew.
         A gained shard is paused until `resume`. A lost shard's positions must not be committed any more.
         """
         ...
 
-    async def bounds(self, shard: Shard) -> Bounds:
-        """Where the shard's log begins and ends now."""
+    async def bounds(self, shard: Shard, near: int | None = None) -> Bounds:
+        """Where the shard's log begins and ends now.
+
+        `near` is the position of a checkpoint, where there is one: a file does not know how often it was rotated
+        before we came, and takes its generation from there.
+        """
         ...
 
     async def anchor(self, shard: Shard, position: int) -> str | None:

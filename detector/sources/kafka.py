@@ -156,7 +156,7 @@ class KafkaSource:
 
     # Where to read
 
-    async def bounds(self, shard: Shard) -> Bounds:
+    async def bounds(self, shard: Shard, near: int | None = None) -> Bounds:
         """Where the partition's committed log begins and ends now."""
         consumer, partition = self._client(), _partition_of(shard)
         try:

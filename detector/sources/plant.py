@@ -48,7 +48,7 @@ class PlantSource:
         self._is_assigned = True
         return gained, []
 
-    async def bounds(self, shard: Shard) -> Bounds:
+    async def bounds(self, shard: Shard, near: int | None = None) -> Bounds:
         """From the first sample to the room for the last."""
         ticks = int(self._settings.hours * 3600.0 / self._plant.period_s)
         return Bounds(0, ticks * self._settings.streams)

@@ -178,7 +178,7 @@ class ListSource:
         gained, self._gained = self._gained, []
         return gained, []
 
-    async def bounds(self, shard: Shard) -> Bounds:
+    async def bounds(self, shard: Shard, near: int | None = None) -> Bounds:
         """All of the log."""
         return Bounds(self._world.low, len(self._world.log))
 
@@ -287,7 +287,7 @@ class MemorySink:
 
     def crash(self) -> None:
         """The process is gone: some of what was in flight had arrived, in order."""
-        self._settle(self._world.random.randint(0, len(self._buffer)))
+        self._settle(self._world.random.randint(0, len(self._buffer)) if self._world.spares_some else 0)
 
     async def _accept(self, items: Sequence[Any]) -> None:
         self._buffer += items
@@ -343,6 +343,8 @@ class World:
     pace_s: float = 0.0
     every_s: float = 0.001
     clock: Clock = field(default_factory=SystemClock)
+    spares_some: bool = True
+    """Whether a crash lets part of what was in flight arrive."""
     low: int = 0
     start: str = "earliest"
     crash_at: tuple[str, int] | None = None
