@@ -1,0 +1,180 @@
+"""Manifests and segments: what goes in comes out, and damage is seen."""
+
+from __future__ import annotations
+
+import zlib
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detector.checkpoint.format import (
+    ArenaLineage,
+    Manifest,
+    Segment,
+    decode_manifest,
+    decode_segment,
+    encode_manifest,
+    encode_segment,
+    merge,
+    segment_of,
+)
+from detector.errors import CorruptCheckpointError
+from detector.records import ArenaRows
+
+GOLDEN_CRC32 = 2_958_155_524  # of format version 1, for ever
+DECIDE = np.dtype([("opened_ns", "<i8"), ("peak", "<f8"), ("run", "<i8", (2,))])
+
+
+def rows(streams: list[str], base: float = 0.0, channels: tuple[str, ...] = ("a", "b")) -> ArenaRows:
+    """Rows whose numbers tell whose they are."""
+    count = len(streams)
+    decide = np.zeros(count, DECIDE)
+    decide["opened_ns"], decide["peak"], decide["run"] = np.arange(count), base, (1, 2)
+    arrays = {
+        "state": (np.arange(count * 3, dtype=np.float32) + np.float32(base)).reshape(count, 3),
+        "decide": decide,
+        "band": np.full((count, 2, len(channels)), base),
+    }
+    return ArenaRows("pumps", "ab" * 32, channels, streams, [{} for _ in streams], arrays)
+
+
+def manifest(**changes: object) -> Manifest:
+    """A manifest with something in every field."""
+    plain = Manifest(
+        cluster="c",
+        topic="sensors",
+        partition=3,
+        epoch=7,
+        fence=2,
+        position=1000,
+        highest_event_ns=123,
+        alert_marks={"out": 17},
+        anchor="crc32:0@1",
+        segments=[Segment(name="segment", crc32=1, bytes=2, rows=3)],
+        arenas=[ArenaLineage(detector="pumps", bundle_sha256="ab", bundle="pumps@1", channels=("a",))],
+        configuration="cc",
+        numerics="nn",
+        created="2026-11-21T00:00:00+00:00",
+    )
+    return msgspec.structs.replace(plain, **changes)
+
+
+def written(arenas: list[ArenaRows]) -> tuple[bytes, Segment]:
+    """A segment file and its entry in the manifest."""
+    blocks = encode_segment(arenas)
+    return b"".join(blocks), segment_of("segment", blocks, sum(len(each.streams) for each in arenas))
+
+
+def assert_equal(one: ArenaRows, other: ArenaRows) -> None:
+    """Same bytes, same types, same names."""
+    assert (one.detector, one.bundle_sha256, one.channels) == (other.detector, other.bundle_sha256, other.channels)
+    assert (one.streams, one.labels, list(one.arrays)) == (other.streams, other.labels, list(other.arrays))
+    for name, array in one.arrays.items():
+        assert array.dtype == other.arrays[name].dtype
+        assert array.shape == other.arrays[name].shape
+        assert array.tobytes() == other.arrays[name].tobytes()
+
+
+def test_a_segment_gives_back_its_rows() -> None:
+    """Structured arrays, several arenas, labels and odd names included."""
+    one, two = rows(["x", "ü\n", ""]), rows(["x"], 5, ("a",))
+    two.labels = [{"site": "Ålesund"}]
+    data, segment = written([one, two])
+    for got, given_rows in zip(decode_segment(data, segment, "here"), [one, two], strict=True):
+        assert_equal(got, given_rows)
+    assert (segment.rows, segment.bytes, segment.crc32) == (4, len(data), zlib.crc32(data))
+
+
+def test_a_segment_without_rows_is_readable() -> None:
+    """An arena that has no rows, and no arena at all."""
+    for arenas in ([], [rows([])]):
+        data, segment = written(arenas)
+        assert [len(each.streams) for each in decode_segment(data, segment, "here")] == [0] * len(arenas)
+
+
+def test_the_bytes_do_not_depend_on_the_machine() -> None:
+    """Big-endian arrays and ones that are not contiguous give the same file; and that file never changes."""
+    plain = rows([f"s{i}" for i in range(5)], 1.5)
+    foreign = rows(plain.streams, 1.5)
+    foreign.arrays = {name: array.astype(array.dtype.newbyteorder(">")) for name, array in plain.arrays.items()}
+    foreign.arrays["state"] = np.asfortranarray(foreign.arrays["state"])
+    assert written([foreign])[0] == written([plain])[0]
+    assert written([plain])[1].crc32 == GOLDEN_CRC32
+
+
+def test_arrays_are_aligned_in_the_file() -> None:
+    """Reading in place needs no copy."""
+    data, segment = written([rows(["x", "y", "z"])])
+    for array in decode_segment(data, segment, "here")[0].arrays.values():
+        assert (array.ctypes.data - np.frombuffer(data, np.uint8).ctypes.data) % 64 == 0
+
+
+def test_objects_are_refused() -> None:
+    """Nothing is ever pickled."""
+    bad = rows(["x"])
+    bad.arrays["state"] = np.array([[object()]])
+    with pytest.raises(TypeError, match="no stable form"):
+        encode_segment([bad])
+
+
+@given(st.data())
+def test_any_flipped_bit_of_a_segment_is_seen(data: st.DataObject) -> None:
+    """And so is any cut."""
+    content, segment = written([rows(["x", "y"])])
+    broken = bytearray(content)
+    broken[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    with pytest.raises(CorruptCheckpointError, match=r"there: crc32 of the segment: expected [0-9a-f]{8}, got"):
+        decode_segment(bytes(broken), segment, "there")
+    with pytest.raises(CorruptCheckpointError, match="there: length of the segment: expected"):
+        decode_segment(content[: data.draw(st.integers(0, len(content) - 1))], segment, "there")
+
+
+def test_a_manifest_gives_back_its_fields() -> None:
+    """All of them."""
+    assert decode_manifest(encode_manifest(manifest()), "here") == manifest()
+
+
+@given(st.data())
+def test_any_flipped_bit_of_a_manifest_is_seen(data: st.DataObject) -> None:
+    """And so is any cut."""
+    content = encode_manifest(manifest())
+    broken = bytearray(content)
+    broken[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    for damaged in (bytes(broken), content[: data.draw(st.integers(0, len(content) - 1))]):
+        with pytest.raises(CorruptCheckpointError, match="there: "):
+            decode_manifest(damaged, "there")
+
+
+def test_a_manifest_of_another_format_is_refused() -> None:
+    """With its own checksum right."""
+    body = encode_manifest(manifest()).rpartition(b"crc32")[0].replace(b'"format": 1', b'"format": 2')
+    with pytest.raises(CorruptCheckpointError, match="expected format 1"):
+        decode_manifest(body + b"crc32 %08x\n" % zlib.crc32(body), "there")
+
+
+def test_later_rows_replace_earlier_ones_in_their_place() -> None:
+    """Streams and arenas keep the order of first sight."""
+    base, other = rows(["x", "y"], 0), rows(["k"], 0, ("a",))
+    (merged, _), delta = merge([[base, other]]), rows(["z", "x"], 100)
+    merged, untouched = merge([[base, other], [delta]])
+    assert merged.streams == ["x", "y", "z"]
+    assert merged.arrays["state"][:, 0].tolist() == [103.0, 3.0, 100.0]
+    assert merged.arrays["decide"]["peak"].tolist() == [100.0, 0.0, 100.0]
+    assert_equal(untouched, other)
+
+
+@given(st.lists(st.lists(st.sampled_from("abcdef"), unique=True, max_size=6), min_size=1, max_size=5))
+def test_merging_is_what_a_dictionary_does(deltas: list[list[str]]) -> None:
+    """The fast way against the plain way."""
+    plain: dict[str, float] = {}
+    segments = []
+    for i, streams in enumerate(deltas):
+        delta = rows(streams, 10.0 * i)
+        plain |= dict(zip(streams, delta.arrays["state"][:, 0].tolist(), strict=True))
+        segments.append([delta])
+    (merged,) = merge(segments)
+    assert dict(zip(merged.streams, merged.arrays["state"][:, 0].tolist(), strict=True)) == plain
+    assert merged.streams == list(plain)
