@@ -144,7 +144,7 @@ class App:
     def _input(self, name: str, detectors: Sequence[Detector]) -> Input:
         settings = self.settings.sources[name]
         new_engine = partial(self._new_engine, record=settings.record, detectors=detectors)
-        return Input(make_source(name, settings), settings.start, new_engine)
+        return Input(make_source(name, settings, self.clock), settings.start, new_engine)
 
     def _new_engine(self, shard: Shard, *, record: RecordSettings, detectors: Sequence[Detector]) -> Engine:
         sinks = self.settings.sinks
