@@ -72,7 +72,7 @@ def command(
     and the demo ends by itself.
     """
     show = Show(bundle, pumps, seed, hours, speed)
-    say = Console(highlight=False, soft_wrap=True)
+    say = Console(highlight=False, markup=False, soft_wrap=True)
     _make_room(state, show, fresh, say)
     settings = settings_of(show, state, port)
     logs.configure(settings.log)
