@@ -32,14 +32,14 @@ class Gru(Cell):
         for layer, h in enumerate(state.split(self.hidden, dim=-1)):
             x = self._layer(layer, x, h)
             states.append(x)
-        return torch.cat(states, dim=-1)
+        return torch.cat(states, dim=-1) if self.layers > 1 else x
 
     def _layer(self, layer: int, x: Tensor, h: Tensor) -> Tensor:
-        w, u, b, c = self.kernel.all_weights[layer]
-        gates_x, candidate_x = F.linear(x, w, b).split([2 * self.hidden, self.hidden], dim=-1)
-        gates_h, candidate_h = F.linear(h, u, c).split([2 * self.hidden, self.hidden], dim=-1)
-        reset, keep = torch.sigmoid(gates_x + gates_h).split(self.hidden, dim=-1)
-        candidate = torch.tanh(candidate_x + reset * candidate_h)
+        w, u, b, c = (stacked.chunk(3) for stacked in self.kernel.all_weights[layer])
+        both = torch.cat([x, h], dim=-1)
+        reset = torch.sigmoid(F.linear(both, torch.cat([w[0], u[0]], dim=1), b[0] + c[0]))
+        keep = torch.sigmoid(F.linear(both, torch.cat([w[1], u[1]], dim=1), b[1] + c[1]))
+        candidate = torch.tanh(F.linear(x, w[2], b[2]) + reset * F.linear(h, u[2], c[2]))
         return candidate + keep * (h - candidate)
 
     def unroll(self, x: Tensor, state: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:

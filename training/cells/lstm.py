@@ -39,8 +39,9 @@ class Lstm(Cell):
         return torch.cat(cells + hiddens, dim=-1)
 
     def _layer(self, layer: int, x: Tensor, c: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        w, u, b, d = self.kernel.all_weights[layer]
-        i, f, g, o = (F.linear(x, w, b) + F.linear(h, u, d)).split(self.hidden, dim=-1)
+        w, u, b, d = (stacked.chunk(4) for stacked in self.kernel.all_weights[layer])
+        both = torch.cat([x, h], dim=-1)
+        i, f, g, o = (F.linear(both, torch.cat([w[k], u[k]], dim=1), b[k] + d[k]) for k in range(4))
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         return c, torch.sigmoid(o) * torch.tanh(c)
 

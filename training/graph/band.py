@@ -16,7 +16,6 @@ from training.graph.layout import Field
 _STEP = 0.03  # relative growth of the factor at a miss
 _FACTOR_MIN, _FACTOR_MAX = 0.1, 1e3
 _RESIDUAL_CLIP = 4.0  # half bands
-_HALF_MIN = 1e-4  # change scales
 
 
 class Band(NamedTuple):
@@ -36,23 +35,26 @@ class Coverage(nn.Module):
     def __init__(self, band_level: float) -> None:
         super().__init__()
         self.band_level = band_level
+        self.register_buffer("sides", torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), persistent=False)
 
-    def forward(self, y: Tensor, centre: Tensor, reach: Tensor, factor: Tensor) -> tuple[Band, Tensor]:
+    sides: Tensor
+
+    def forward(self, y: Tensor, centre: Tensor, widths: Tensor, factor: Tensor) -> tuple[Band, Tensor]:
         """Compare a sample with its forecast.
 
         Args:
             y: What came (..., 1), in change scales.
             centre: The forecast's median.
-            reach: (..., Q) offsets of the quantiles from it, rising.
+            widths: (..., 4) steps between its quantiles: inner and outer down, inner and outer up.
             factor: How much the band is widened.
 
         Returns:
             The band and the residual, and the factor after this sample.
         """
-        outer = (reach.abs() * factor).clamp(min=_HALF_MIN)
-        down, up = outer[..., :1], outer[..., -1:]
+        down, up = (widths @ self.sides).split(1, dim=-1)
+        down, up = down * factor, up * factor
         error = y - centre
-        residual = (error.clamp(min=0) / up + error.clamp(max=0) / down).clamp(-_RESIDUAL_CLIP, _RESIDUAL_CLIP)
+        residual = (error.clamp(min=0.0) / up + error.clamp(max=0.0) / down).clamp(-_RESIDUAL_CLIP, _RESIDUAL_CLIP)
         missed = (residual.abs() > 1).float()
-        growth = 1 + _STEP * (missed - (1 - self.band_level))
+        growth = missed * _STEP + (1 - _STEP * (1 - self.band_level))
         return Band(down, up, residual), (factor * growth).clamp(_FACTOR_MIN, _FACTOR_MAX)

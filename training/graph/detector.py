@@ -34,7 +34,7 @@ _GAP_MAX = 1e4  # periods
 _ELAPSED_MAX = 1e9  # seconds
 _PERIOD_WEIGHT = 100.0  # samples that a nominal period counts for
 _Q_MIN = 1e-3  # strangeness below which nobody cares; keeps logarithm and shares finite
-_LANES = 16  # ONNX Runtime computes a logarithm the same way for every row only in whole vectors (docs/decisions)
+_LANES = 8  # a logarithm has the same bits for every row only where it is computed in whole vectors
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,12 @@ class Detector(nn.Module):
         self.channel = Layout("channel", own)
         period = Field("period", initial=shape.period_s or 0.0)
         self.joint = Layout("joint", [Field("samples"), period, *Tail.FIELDS, *([] if shared else [memory])])
+        self.register_buffer("lanes", torch.ones(1, _LANES), persistent=False)
         self.register_buffer("initial_joint", self.joint.initial())
         blocks = 1 if shared else len(shape.channels or ())
         self.register_buffer("initial_channel", torch.cat([torch.zeros(1), self.channel.initial()]).repeat(blocks, 1))
 
+    lanes: Tensor
     initial_joint: Tensor
     initial_channel: Tensor
 
@@ -150,31 +152,31 @@ class Detector(nn.Module):
         since, rest = block.split([1, self.channel.width], dim=-1)
         channel = self.channel.split(rest)
 
-        elapsed, clock = _tidy(elapsed.unsqueeze(1), clock.unsqueeze(1))
+        elapsed, clock = elapsed.unsqueeze(1).clamp(0.0, _ELAPSED_MAX), clock.unsqueeze(1)
         period = self._period(elapsed, joint)
         since = since + elapsed
 
         reading, new = self.scale(values.unsqueeze(-1), observed.unsqueeze(-1), channel)
-        inputs, query = self._inputs(reading), self._query(reading, since, period, clock)
+        inputs, timing, levers = _inputs(reading), _timing(since, period, clock), (reading.back, reading.momentum)
         hidden = channel["hidden"] if self.shape.mode == "any" else joint["hidden"]
-        forecast, hidden = self.forecaster.step(inputs, query, hidden)
-        band, new["band_factor"] = self.coverage(reading.y, forecast.centre, forecast.reach, channel["band_factor"])
+        forecast, hidden = self.forecaster.step(inputs, timing, levers, hidden)
+        band, new["band_factor"] = self.coverage(reading.y, forecast.centre, forecast.widths, channel["band_factor"])
 
         steps = (since / period.clamp(min=1e-9)).clamp(max=_GAP_MAX)
         features, new["averages"] = self.evidence.features(
-            band.residual, reading.z, reading.g, steps, reading.rate, channel["averages"]
+            band.residual, reading.z, reading.g, steps, reading.count, channel["averages"]
         )
         q, statistics = self.evidence.strangeness(features, reading.count, channel)
         new |= statistics
 
         u, blame = self._combine(q, reading)
         age = joint["samples"] - self.shape.warm_up
-        score, new_joint = self.tail(u, (age + 1).clamp(0, 1), age.clamp(min=0), joint)
+        score, new_joint = self.tail(u, (age + 1).clamp(0.0, 1.0), age.clamp(min=0.0), joint)
         new_joint |= {"samples": (joint["samples"] + 1).clamp(max=COUNT_MAX), "period": period}
         (new if self.shape.mode == "any" else new_joint)["hidden"] = hidden
 
         next_rest = torch.where(reading.known, self.channel.join(new), rest)
-        next_block = torch.cat([torch.where(reading.known, 0.0, since), next_rest], dim=-1)
+        next_block = torch.cat([since * (1 - reading.known.float()), next_rest], dim=-1)
         return StepOutput(
             score=score.squeeze(-1),
             blame=blame.squeeze(-1),
@@ -189,20 +191,9 @@ class Detector(nn.Module):
         samples, period = joint["samples"], joint["period"]
         weight = _PERIOD_WEIGHT if self.shape.period_s else 0.0
         # Nothing elapsed before the first sample: its rate is 0.
-        rate = samples.clamp(max=1) / (samples + weight).clamp(1.0, MEMORY)
+        rate = samples.clamp(max=1.0) / (samples + weight).clamp(1.0, MEMORY)
         counted = torch.where(samples > 1, torch.minimum(elapsed, 10 * period), elapsed)
         return period + rate * (counted - period)
-
-    def _inputs(self, reading: Reading) -> Tensor:
-        """What the cell hears of a sample (..., C, INPUTS); zeros where not observed."""
-        sample = torch.cat([reading.z, reading.g, reading.ratio, reading.rate.sqrt()], dim=-1)
-        return torch.cat([torch.where(reading.known, sample, 0.0), reading.known.float()], dim=-1)
-
-    def _query(self, reading: Reading, since: Tensor, period: Tensor, clock: Tensor) -> Tensor:
-        """What is known of a sample before it is seen (..., C, QUERY)."""
-        gap = since / (since + period).clamp(min=1e-9)
-        clock = clock.expand(*gap.shape[:-1], CLOCK_FEATURES)
-        return torch.cat([gap, clock, reading.back, reading.momentum], dim=-1)
 
     def _combine(self, q: Tensor, reading: Reading) -> tuple[Tensor, Tensor]:
         """Power mean (p = 4) of the observed channels' strangeness, as its logarithm, and each channel's share.
@@ -210,12 +201,14 @@ class Detector(nn.Module):
         Norms over the channels, never sums: ONNX Runtime's sum depends on where a row lies in memory.
         """
         known = reading.known.float()
-        ready = ((reading.count + 1) / self.shape.warm_up).clamp(max=1)
-        square = torch.where(reading.known, (q * ready).clamp(min=_Q_MIN).square(), 0.0)
+        ready = ((reading.count + 1) / self.shape.warm_up).clamp(max=1.0)
+        weak = (q * ready).clamp(min=_Q_MIN)
+        square = weak * weak * known
         norm = torch.linalg.vector_norm(square, dim=1, keepdim=True).clamp(min=_Q_MIN**2)
-        mean = norm / torch.linalg.vector_norm(known, dim=1, keepdim=True).clamp(min=1)
-        u = 0.5 * mean.expand(-1, -1, _LANES).log().split([1, _LANES - 1], dim=-1)[0]
-        return u, (square / norm).square()
+        mean = norm / torch.linalg.vector_norm(known, dim=1, keepdim=True).clamp(min=1.0)
+        u = 0.5 * (mean @ self.lanes).log().split([1, _LANES - 1], dim=-1)[0]
+        share = square / norm
+        return u, share * share
 
     @torch.no_grad()
     def prepare(self, values: Tensor, observed: Tensor, elapsed: Tensor, clock: Tensor) -> Prepared:
@@ -234,14 +227,13 @@ class Detector(nn.Module):
         since, channel = block[..., :1], self.channel.split(block[..., 1:])
         steps = []
         for t in range(T):
-            now, moment = _tidy(elapsed[:, t, None, None], clock[:, t, None])
+            now = elapsed[:, t, None, None].clamp(0.0, _ELAPSED_MAX)
             period = self._period(now, joint)
             since = since + now
             reading, new = self.scale(values[:, t, :, None], observed[:, t, :, None], channel)
             trusted = reading.known & (reading.count >= TRUSTED_AFTER)
-            steps.append(
-                (self._inputs(reading), self._query(reading, since, period, moment), reading.y, reading.known, trusted)
-            )
+            query = torch.cat([_timing(since, period, clock[:, t, None]), reading.back, reading.momentum], dim=-1)
+            steps.append((_inputs(reading), query, reading.y, reading.known, trusted))
             channel |= {name: torch.where(reading.known, new[name], channel[name]) for name in new}
             since = torch.where(reading.known, 0.0, since)
             joint |= {"samples": (joint["samples"] + 1).clamp(max=COUNT_MAX), "period": period}
@@ -281,10 +273,15 @@ def _make_forecaster(shape: DetectorShape) -> Forecaster:
     return JointForecaster(cell, shape.hidden, shape.layers, len(shape.channels or ()))
 
 
-def _tidy(elapsed: Tensor, clock: Tensor) -> tuple[Tensor, Tensor]:
-    """Make time safe whatever comes: not a number becomes 0."""
-    elapsed = torch.where(elapsed > 0, elapsed, 0.0).clamp(max=_ELAPSED_MAX)
-    return elapsed, torch.where(clock.abs() <= 1, clock, 0.0)
+def _inputs(reading: Reading) -> Tensor:
+    """What the cell hears of a sample (..., C, INPUTS); a channel that is not observed stands where it last stood."""
+    return torch.cat([reading.z, reading.g, reading.ratio, reading.rate.sqrt(), reading.known.float()], dim=-1)
+
+
+def _timing(since: Tensor, period: Tensor, clock: Tensor) -> Tensor:
+    """What is known of a sample before it is seen (..., C, TIMING): the gap, one half when regular, and the clock."""
+    gap = since / (since + period).clamp(min=1e-9)
+    return torch.cat([gap, clock.expand(*gap.shape[:-1], CLOCK_FEATURES)], dim=-1)
 
 
 def _raw(reading: Reading, forecast: Tensor) -> Tensor:

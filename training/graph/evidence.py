@@ -28,8 +28,8 @@ _SIGNED = [("residual", _AT_ONCE), ("residual", 4), ("residual", 16), ("residual
            ("level", _AT_ONCE), ("level", 4), ("level", 16), ("level", 64)]  # fmt: skip
 _POSITIVE = [("energy", 4), ("energy", 16), ("energy", 64),
              ("change", 1), ("change", 4), ("change", 16), ("change", 64), ("wobble", 32)]  # fmt: skip
-_FLOOR = {"energy": 1e-3, "change": 0.02, "wobble": 1e-3}  # of what stands under a logarithm: two decades below normal
 _LEVEL_16 = 6  # the feature that wobble is measured from
+_FLOOR = 0.003  # of what stands under a logarithm: some two decades below normal
 _NEVER_DENORMAL = 1e-6  # averages of an exact 0 would decay into denormal floats, which are slow
 _CLIP = 8.0  # standard deviations; what a single feature may count for
 _SPREAD_FLOOR = 0.05  # features differ by more than this between samples, or do not differ
@@ -44,43 +44,42 @@ class Evidence(nn.Module):
         Field("feature_variance", FEATURES, initial=1.0),
     )
     spread: Tensor
-    decay: Tensor
-    floor: Tensor
-    positive: Tensor
-    signed: Tensor
+    forgetting: Tensor
+    ones: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         rows = _SIGNED + _POSITIVE
         spread = torch.tensor([[float(name == row) for row, _ in rows] for name in _QUANTITIES])
-        positive = torch.tensor([float(name in _FLOOR) for name, _ in rows])
+        half_lives = torch.tensor([[-math.log(2) / half for _, half in rows], [-1.0] * FEATURES])
+        # Products with constant matrices widen numbers to features: ONNX Runtime is slower at broadcasting short rows.
         self.register_buffer("spread", spread, persistent=False)
-        self.register_buffer("decay", torch.tensor([-math.log(2) / half for _, half in rows]), persistent=False)
-        self.register_buffer("floor", torch.tensor([_FLOOR.get(name, 1.0) for name, _ in rows]), persistent=False)
-        self.register_buffer("positive", positive, persistent=False)
-        self.register_buffer("signed", 1 - positive, persistent=False)
+        self.register_buffer("forgetting", half_lives, persistent=False)
+        self.register_buffer("ones", torch.ones(1, FEATURES), persistent=False)
 
     def features(
-        self, r: Tensor, z: Tensor, g: Tensor, steps: Tensor, rate: Tensor, averages: Tensor
+        self, r: Tensor, z: Tensor, g: Tensor, steps: Tensor, count: Tensor, averages: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Average the quantities and shape the averages into features.
 
         Args:
-            r: Residual in half bands (..., C, 1).
+            r: Residual in half bands (..., 1).
             z: Level in standard deviations.
             g: Change in change scales.
             steps: Time since the channel's last observed sample in periods.
-            rate: 1 / samples seen; averages of a new stream are plain means.
-            averages: (..., C, FEATURES) before this sample.
+            count: Samples seen before; averages of a new stream are nearly plain means.
+            averages: (..., FEATURES) before this sample.
 
         Returns:
-            The features (..., C, FEATURES) and the averages after this sample.
+            The features (..., FEATURES) and the averages after this sample.
         """
-        wobble = (z - averages[..., _LEVEL_16 : _LEVEL_16 + 1]).square()
-        quantities = torch.cat([r, z, r.square(), g.abs(), wobble], dim=-1) + _NEVER_DENORMAL
-        rates = torch.maximum(1 - (steps * self.decay).exp(), rate)
-        averages = averages + rates * (quantities @ self.spread - averages)
-        return self.signed * averages + self.positive * torch.maximum(averages, self.floor).log(), averages
+        wobble = z - averages[..., _LEVEL_16 : _LEVEL_16 + 1]
+        quantities = torch.cat([r, z, r * r, g.abs(), wobble * wobble], dim=-1) + _NEVER_DENORMAL
+        now = quantities @ self.spread
+        youth = 1 / count.clamp(min=0.02)
+        averages = now + (torch.cat([steps, youth], dim=-1) @ self.forgetting).exp() * (averages - now)
+        signed, positive = averages.split(FEATURES // 2, dim=-1)
+        return torch.cat([signed, positive.clamp(min=_FLOOR).log()], dim=-1), averages
 
     def strangeness(self, features: Tensor, count: Tensor, old: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Measure features (..., C, FEATURES) by their own history.
@@ -89,11 +88,11 @@ class Evidence(nn.Module):
             q (..., C, 1), and the statistics after this sample.
         """
         mean, variance = old["feature_mean"], old["feature_variance"]
-        rate = (1 / (count + PRIOR_WEIGHT)).clamp(min=1 / MEMORY)
+        rate = (1 / (count + PRIOR_WEIGHT)).clamp(min=1 / MEMORY) @ self.ones
         deviation = features - mean
         standardised = (deviation / (variance.sqrt() + _SPREAD_FLOOR)).clamp(-_CLIP, _CLIP)
-        q = standardised.square().sum(dim=-1, keepdim=True) / FEATURES
-        return q, {
+        root = torch.linalg.vector_norm(standardised, dim=-1, keepdim=True)
+        return root * root / FEATURES, {
             "feature_mean": mean + rate * deviation,
-            "feature_variance": variance + rate * (deviation.square() - variance),
+            "feature_variance": variance + rate * (deviation * deviation - variance),
         }

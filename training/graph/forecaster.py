@@ -30,8 +30,8 @@ QUANTILES = 5
 
 _HEAD = 1 + LEVERS + 4  # bias, pull, push, four widths
 _WIDTHS = (1.6, 1.3)  # change scales from median to the 90 % and on to the 99 % quantile of a Gaussian walk
-_LOG_WIDTH = 6.0  # widths lie within exp(+-6) of those
-# Offsets of the five quantiles from the centre as sums of the four widths.
+_LOG_WIDTH = 6.0  # widths lie within exp(+-6) change scales
+# Offsets of the five quantiles from the centre as sums of the four widths: inner down, outer down, inner up, outer up.
 _REACH = ((-1.0, -1.0, 0.0, 0.0, 0.0), (-1.0, 0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0, 1.0), (0.0, 0.0, 0.0, 0.0, 1.0))
 
 
@@ -40,48 +40,36 @@ class Forecast(NamedTuple):
 
     centre: Tensor
     """The median (..., C, 1)."""
-    reach: Tensor
-    """Offsets of the quantiles from it (..., C, Q), rising."""
+    widths: Tensor
+    """Steps from quantile to quantile (..., C, 4): inner down, outer down, inner up, outer up; all positive."""
 
     @property
     def quantiles(self) -> Tensor:
-        """The quantiles (..., C, Q)."""
-        return self.centre + self.reach
+        """The quantiles (..., C, Q), rising."""
+        return self.centre + self.widths @ self.widths.new_tensor(_REACH)
 
 
 class Forecaster(nn.Module, ABC):
-    """What both forecasters share: how the head's numbers become quantiles."""
+    """What both forecasters share."""
 
     hidden_width: int
     """Floats of hidden state: per channel, or in the joint block."""
-    reach: Tensor
-    log_widths: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("reach", torch.tensor(_REACH), persistent=False)
-        median, tail = _WIDTHS
-        self.register_buffer("log_widths", torch.tensor([median, tail, median, tail]).log(), persistent=False)
-
-    def _forecast(self, head: Tensor, levers: Tensor) -> Forecast:
-        bias, pull, push, log_widths = head.split([1, 1, 1, 4], dim=-1)
-        back, momentum = levers.split(1, dim=-1)
-        centre = bias + pull * back + push * momentum
-        widths = (log_widths.clamp(-_LOG_WIDTH, _LOG_WIDTH) + self.log_widths).exp()
-        return Forecast(centre.clamp(-1e4, 1e4), widths @ self.reach)
 
     @abstractmethod
     def initial_hidden(self, rows: int, channels: int) -> Tensor:
         """Hidden state of new streams."""
 
     @abstractmethod
-    def step(self, inputs: Tensor, query: Tensor, hidden: Tensor) -> tuple[Forecast, Tensor]:
+    def step(
+        self, inputs: Tensor, timing: Tensor, levers: tuple[Tensor, Tensor], hidden: Tensor
+    ) -> tuple[Forecast, Tensor]:
         """Forecast one sample and then take it in.
 
         Args:
-            inputs: (..., C, INPUTS) what the sample was.
-            query: (..., C, QUERY) what was known before it.
-            hidden: Hidden state before it, (..., C, hidden_width) or (..., 1, hidden_width).
+            inputs: (B, C, INPUTS) what the sample was.
+            timing: (B, C, TIMING) what was known of it before.
+            levers: (B, C, 1) each: back and momentum, known before it.
+            hidden: Hidden state before it, (B, C, hidden_width) or (B, 1, hidden_width).
 
         Returns:
             The forecast of this sample, and the hidden state after it.
@@ -110,17 +98,21 @@ class SharedForecaster(Forecaster):
         self.cell = cell(INPUTS + TIMING, hidden, layers)
         self.head = nn.Linear(hidden + TIMING, _HEAD)
         self.hidden_width = self.cell.state_width
-        _start_small(self.head)
+        _start_as_persistence(self.head)
 
     def initial_hidden(self, rows: int, channels: int) -> Tensor:
         """Hidden state of new streams."""
         return self.head.weight.new_zeros(rows, channels, self.hidden_width)
 
-    def step(self, inputs: Tensor, query: Tensor, hidden: Tensor) -> tuple[Forecast, Tensor]:
+    def step(
+        self, inputs: Tensor, timing: Tensor, levers: tuple[Tensor, Tensor], hidden: Tensor
+    ) -> tuple[Forecast, Tensor]:
         """One sample; see `Forecaster.step`."""
-        timing, levers = query.split([TIMING, LEVERS], dim=-1)
-        forecast = self._ask(self.cell.output(hidden), timing, levers)
-        return forecast, self.cell.step(torch.cat([inputs, timing], dim=-1), hidden)
+        # Rows and channels are alike to shared weights; flat, they make the matrix products that ORT is fastest at.
+        timing, memory = timing.flatten(0, 1), hidden.flatten(0, 1)
+        head = self._ask(self.cell.output(memory), timing)
+        memory = self.cell.step(torch.cat([inputs.flatten(0, 1), timing], dim=-1), memory)
+        return _forecast(head.unflatten(0, inputs.shape[:2]), *levers), memory.unflatten(0, inputs.shape[:2])
 
     def unroll(self, inputs: Tensor, query: Tensor, mask: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """T samples; see `Forecaster.unroll`."""
@@ -128,11 +120,11 @@ class SharedForecaster(Forecaster):
         timing, levers = query.split([TIMING, LEVERS], dim=-1)
         x = torch.cat([inputs, timing], dim=-1).transpose(1, 2).reshape(N * C, T, -1)
         before, last = _remember(self.cell, x, mask.transpose(1, 2).reshape(N * C, T), hidden.reshape(N * C, -1))
-        before = before.unflatten(0, (N, C)).transpose(1, 2)
-        return self._ask(before, timing, levers).quantiles, last.unflatten(0, (N, C))
+        head = self._ask(before.unflatten(0, (N, C)).transpose(1, 2), timing)
+        return _forecast(head, *levers.split(1, dim=-1)).quantiles, last.unflatten(0, (N, C))
 
-    def _ask(self, memory: Tensor, timing: Tensor, levers: Tensor) -> Forecast:
-        return self._forecast(self.head(torch.cat([memory, timing], dim=-1)), levers)
+    def _ask(self, memory: Tensor, timing: Tensor) -> Tensor:
+        return self.head(torch.cat([memory, timing], dim=-1))
 
 
 class JointForecaster(Forecaster):
@@ -145,38 +137,53 @@ class JointForecaster(Forecaster):
         self.head = nn.Linear(hidden, channels * _HEAD)
         self.timing_head = nn.Linear(TIMING, _HEAD)
         self.hidden_width = self.cell.state_width
-        _start_small(self.head)
-        _start_small(self.timing_head)
+        _start_as_persistence(self.head)
+        _start_as_persistence(self.timing_head, widths=False)
 
     def initial_hidden(self, rows: int, channels: int) -> Tensor:
         """Hidden state of new streams."""
         return self.head.weight.new_zeros(rows, 1, self.hidden_width)
 
-    def step(self, inputs: Tensor, query: Tensor, hidden: Tensor) -> tuple[Forecast, Tensor]:
+    def step(
+        self, inputs: Tensor, timing: Tensor, levers: tuple[Tensor, Tensor], hidden: Tensor
+    ) -> tuple[Forecast, Tensor]:
         """One sample; see `Forecaster.step`."""
-        forecast = self._ask(self.cell.output(hidden).squeeze(-2), query)
-        return forecast, self.cell.step(self._side_by_side(inputs, query).unsqueeze(-2), hidden)
+        memory = hidden.squeeze(1)
+        head = self._ask(self.cell.output(memory), timing)
+        memory = self.cell.step(self._side_by_side(inputs, timing), memory)
+        return _forecast(head, *levers), memory.unsqueeze(1)
 
     def unroll(self, inputs: Tensor, query: Tensor, mask: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """T samples; see `Forecaster.unroll`. A sample with nothing observed is none."""
-        before, last = _remember(self.cell, self._side_by_side(inputs, query), mask.any(dim=-1), hidden.squeeze(1))
-        return self._ask(before, query).quantiles, last.unsqueeze(1)
-
-    def _side_by_side(self, inputs: Tensor, query: Tensor) -> Tensor:
-        """All channels' inputs and gaps, and the clock once: (..., width of the cell's input)."""
-        gap, clock = query[..., :1], query[..., 0, 1:TIMING]
-        return torch.cat([torch.cat([inputs, gap], dim=-1).flatten(-2), clock], dim=-1)
-
-    def _ask(self, memory: Tensor, query: Tensor) -> Forecast:
         timing, levers = query.split([TIMING, LEVERS], dim=-1)
-        head = self.head(memory).unflatten(-1, (self.channels, _HEAD)) + self.timing_head(timing)
-        return self._forecast(head, levers)
+        before, last = _remember(self.cell, self._side_by_side(inputs, timing), mask.any(dim=-1), hidden.squeeze(1))
+        return _forecast(self._ask(before, timing), *levers.split(1, dim=-1)).quantiles, last.unsqueeze(1)
+
+    def _side_by_side(self, inputs: Tensor, timing: Tensor) -> Tensor:
+        """All channels' inputs and gaps, and the clock once: (..., width of the cell's input)."""
+        gap, clock = timing[..., 0], timing[..., 0, 1:]
+        return torch.cat([inputs.flatten(-2), gap, clock], dim=-1)
+
+    def _ask(self, memory: Tensor, timing: Tensor) -> Tensor:
+        return self.head(memory).unflatten(-1, (self.channels, _HEAD)) + self.timing_head(timing)
 
 
-def _start_small(head: nn.Linear) -> None:
-    """Begin as persistence: the first gradients shape the forecast rather than undo a random one."""
+def _forecast(head: Tensor, back: Tensor, momentum: Tensor) -> Forecast:
+    """Read the head's seven numbers."""
+    bias, pull, push, log_widths = head.split([1, 1, 1, 4], dim=-1)
+    centre = bias + pull * back + push * momentum
+    return Forecast(centre.clamp(-1e4, 1e4), log_widths.clamp(-_LOG_WIDTH, _LOG_WIDTH).exp())
+
+
+def _start_as_persistence(head: nn.Linear, *, widths: bool = True) -> None:
+    """Let the first gradients shape a sane forecast rather than undo a random one."""
     nn.init.normal_(head.weight, std=0.01)
     nn.init.zeros_(head.bias)
+    if widths:
+        inner, outer = _WIDTHS
+        bias = torch.tensor([0.0, 0.0, 0.0, inner, outer, inner, outer])
+        with torch.no_grad():
+            head.bias.copy_(torch.where(bias > 0, bias.log(), 0.0).repeat(head.out_features // _HEAD))
 
 
 def _remember(cell: Cell, x: Tensor, mask: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:

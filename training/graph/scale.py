@@ -1,9 +1,12 @@
 """Running scale: raw engineering units in, unit-free numbers out, from the first samples on.
 
-Three things make raw units safe. *Origin*: the last observed value, kept as two float32 whose sum in float64 is exact to 2^-48; all
-else is relative to it, so a counter at 1e12 keeps its steps of 1. *Robustness*: no single sample moves a statistic by more
-than a few of its own units (Huber 1964). *Escape*: a scale that is far too small, as after a constant stretch, grows by more than half at every
-sample until it fits, because the limit is taken from a quick scale as well as from the slow one.
+*Origin*: the last observed value, kept as two float32 whose sum in float64 is exact to 48 bits. All else is relative to it,
+so a counter at 1e12 keeps its steps of 1. *Robustness*: no single sample moves a statistic by more than a few of its own
+units (Huber 1964). *Escape*: a scale that is far too small, as after a constant stretch, grows by half at every sample
+until it fits, because what a change may count for is taken from a quick scale as well as from the slow one.
+
+Selection (`where`) is what keeps unobserved cells out; it stands at the entrance only, for it is slow. Behind it everything
+is finite and arithmetic may take over.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ _LARGEST = 1e18  # raw units; its square still is a float32
 _SMALLEST = 1e-18  # raw units; scale of a channel that never moved
 _RESOLUTION = 1e-12  # of the level; smaller changes are rounding, not signal
 _CLIP = 8.0  # of everything unit-free that the network sees
+_MEAN_REACH = 1e3  # standard deviations; a counter's reset throws the mean further than float32 could hold
 
 
 class Reading(NamedTuple):
@@ -42,10 +46,10 @@ class Reading(NamedTuple):
     """How far it was back to the mean, before this sample, in `unit`s."""
     momentum: Tensor
     """The change before this one, in `unit`s."""
-    rate: Tensor
-    """1 / samples seen, this one included; at least 1 / MEMORY."""
     count: Tensor
     """Samples seen before this one."""
+    rate: Tensor
+    """1 / samples seen, this one included; at least 1 / MEMORY."""
     z: Tensor
     """Level: deviation from the running mean in standard deviations."""
     g: Tensor
@@ -59,17 +63,14 @@ class Scale(nn.Module):
 
     FIELDS = (
         Field("count"),
-        Field("origin", 2),
+        Field("origin_high"),
+        Field("origin_low"),
         Field("mean"),
         Field("variance"),
-        Field("change_scale", 2),  # slow, quick
+        Field("change_scale"),
+        Field("quick_scale"),
         Field("last_change"),
     )
-    rates: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("rates", torch.tensor([1 / MEMORY, _QUICK]), persistent=False)
 
     def forward(self, values: Tensor, observed: Tensor, old: dict[str, Tensor]) -> tuple[Reading, dict[str, Tensor]]:
         """Take one sample (..., C, 1) of raw values.
@@ -78,60 +79,61 @@ class Scale(nn.Module):
             The reading, and the new fields; those of channels that are not known are to be dropped by the caller.
         """
         count = old["count"]
-        high, low = old["origin"].double().split(1, dim=-1)
-        origin = high + low
-
-        # Selection, never multiplication: what stands in an unobserved cell touches nothing.
+        origin = old["origin_high"].double() + old["origin_low"].double()
         known = (observed > 0.5) & (values.abs() < 3e38)
         kept = torch.where(known, values, origin)
-        base = torch.where(count > 0, origin, kept)
-        change = (kept - base).clamp(-_LARGEST, _LARGEST).float()
-        new_high = kept.float()
-        new_low = (kept - new_high.double()).float()
+        begun = count.clamp(max=1.0)  # 0 at the first sample, which has no change and is its own forecast
+        base = origin + (1 - begun).double() * kept
+        change = (kept - origin).clamp(-_LARGEST, _LARGEST).float() * begun
+        high = kept.float()
 
         next_count = (count + 1).clamp(max=COUNT_MAX)
-        inverse = 1 / next_count
-        early = count < _EARLY
-        floor = (old["origin"].abs() * _RESOLUTION).split(1, dim=-1)[0].clamp(min=_SMALLEST)
+        rate = (1 / next_count).clamp(min=1 / MEMORY)
+        floor = (old["origin_high"].abs() * _RESOLUTION).clamp(min=_SMALLEST)
+        slack = (count < _EARLY).float() * _LARGEST
 
         # Scale of changes.
-        slow, quick = old["change_scale"].split(1, dim=-1)
+        slow, quick = old["change_scale"], old["quick_scale"]
         unit = torch.maximum(slow, floor)
-        size = change.abs()
-        counted = torch.where(early, size, torch.minimum(size, _CHANGE_LIMIT * torch.maximum(unit, quick)))
-        scales = old["change_scale"] + torch.maximum(inverse, self.rates) * (counted - old["change_scale"])
-        next_unit = torch.maximum(scales.split(1, dim=-1)[0], floor)
+        size = torch.minimum(change.abs(), torch.maximum(unit, quick) * _CHANGE_LIMIT + slack)
+        new_slow = slow + rate * (size - slow)
+        new_quick = quick + rate.clamp(min=_QUICK) * (size - quick)
+        new_unit = torch.maximum(new_slow, floor)
 
-        # Mean and variance; the mean is relative to the origin and moves against it.
-        rate = inverse.clamp(min=1 / MEMORY)
+        # Mean, kept relative to the origin and moving against it, and variance.
         deviation = change - old["mean"]
-        reach = _DEVIATION_LIMIT * torch.maximum(old["variance"].sqrt(), 0.5 * unit)
-        counted = torch.where(early, deviation, torch.minimum(torch.maximum(deviation, -reach), reach))
-        variance = old["variance"] + rate * (counted.square() - old["variance"])
-        spread = torch.maximum(variance.sqrt(), 0.5 * next_unit)
-        # A counter's reset throws the mean so far off that float32 could not hold it; 1,000 spreads say as much.
-        reach = (1e3 * spread).clamp(max=_LARGEST)
-        mean = torch.minimum(torch.maximum(rate * counted - deviation, -reach), reach)
+        reach = torch.maximum(old["variance"].sqrt(), unit * 0.5) * _DEVIATION_LIMIT + slack
+        counted = _within(deviation, reach)
+        variance = old["variance"] + rate * (counted * counted - old["variance"])
+        spread = torch.maximum(variance.sqrt(), new_unit * 0.5)
+        mean = _within(rate * counted - deviation, (spread * _MEAN_REACH).clamp(max=_LARGEST))
 
         reading = Reading(
             known=known,
             base=base,
             unit=unit,
             y=(change / unit).clamp(-1e6, 1e6),
-            back=(old["mean"] / unit).clamp(-100, 100),
-            momentum=(old["last_change"] / unit).clamp(-100, 100),
-            rate=rate,
+            back=(old["mean"] / unit).clamp(-100.0, 100.0),
+            momentum=(old["last_change"] / unit).clamp(-100.0, 100.0),
             count=count,
-            z=(-mean / spread).clamp(-_CLIP, _CLIP),
-            g=(change / next_unit).clamp(-_CLIP, _CLIP),
-            ratio=next_unit / spread,
+            rate=rate,
+            z=(mean / -spread).clamp(-_CLIP, _CLIP),
+            g=(change / new_unit).clamp(-_CLIP, _CLIP),
+            ratio=new_unit / spread,
         )
         new = {
             "count": next_count,
-            "origin": torch.cat([new_high, new_low], dim=-1),
+            "origin_high": high,
+            "origin_low": (kept - high.double()).float(),
             "mean": mean,
             "variance": variance,
-            "change_scale": scales,
+            "change_scale": new_slow,
+            "quick_scale": new_quick,
             "last_change": change,
         }
         return reading, new
+
+
+def _within(x: Tensor, reach: Tensor) -> Tensor:
+    """Limit x to +-reach."""
+    return torch.minimum(torch.maximum(x, -reach), reach)

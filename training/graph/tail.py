@@ -50,7 +50,7 @@ class Tail(nn.Module):
         over = u - high
         position = (u - median) / body
         nines = (_MEDIAN_NINES + (_HIGH_NINES - _MEDIAN_NINES) * position).clamp(0.0, _HIGH_NINES)
-        nines = nines + math.log10(math.e) * over.clamp(min=0) / excess
+        nines = nines + math.log10(math.e) * over.clamp(min=0.0) / excess
         score = live * nines.clamp(max=SCORE_MAX)
 
         rate = live * (1 / (age + PRIOR_WEIGHT)).clamp(min=1 / MEMORY)
