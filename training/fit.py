@@ -72,12 +72,14 @@ def fit(detector: Detector, series: Sequence[Series], zone: str, settings: FitSe
     optimiser = torch.optim.AdamW(
         forecaster.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.epochs, settings.learning_rate / 20)
     progress.says(f"persistence: validation loss {floor:.4f}")
     epochs: list[Epoch] = []
     best, weights = None, forecaster.state_dict()
     for number in progress.over("training")(range(1, settings.epochs + 1)):
         started = time.perf_counter()
         train_loss, norms = _pass(forecaster, levels, optimiser, train, rng, settings)
+        schedule.step()
         loss = validate(forecaster, levels, validation, settings)
         epochs.append(_epoch(number, train_loss, loss, norms, settings.clip_norm, time.perf_counter() - started))
         progress.says(_line(epochs[-1]))

@@ -7,17 +7,18 @@ validation span, the scores against what their definition promises, and the figu
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
-from detector.records import Float32, Float64, Int64
-from training.fit import Epoch
+from training.calibrate import Calibration
+from training.fit import Epoch, Fitted
+from training.rollout import Run
 
 _BLUE, _ORANGE, _GREY, _BAND = "#3b82c4", "#e07b39", "#888888", "rgba(59,130,196,0.22)"
 _PAGE = """<!doctype html>
@@ -39,49 +40,48 @@ _PAGE = """<!doctype html>
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """Consecutive samples of one stream as the finished detector saw them; T samples, C channels."""
-
-    stream: str
-    channels: tuple[str, ...]
-    time_ns: Int64
-    values: Float64
-    expected: Float64
-    lower: Float64
-    upper: Float64
-    score: Float32
+_DRAWN_STREAMS, _DRAWN_SAMPLES = 4, 600
 
 
-def write_report(
-    path: Path,
-    title: str,
-    tables: dict[str, dict[str, object]],
-    epochs: Sequence[Epoch],
-    persistence_loss: float,
-    nines: dict[float, float],
-    stretches: Iterable[Stretch],
-) -> None:
+def write_report(path: Path, title: str, metrics: Mapping[str, Any], fitted: Fitted, calibration: Calibration) -> None:
     """Write the page.
 
     Args:
         path: File to write.
         title: Its headline.
-        tables: Figures by name, under a headline each.
-        epochs: What fit logged.
-        persistence_loss: The loss that the last value as a forecast would have.
-        nines: From a score to the realised share of samples at or above it.
-        stretches: What to draw of the validation span.
+        metrics: Figures by name, in sections.
+        fitted: What fit logged.
+        calibration: What calibrate measured, with the runs to draw.
     """
+    realised = calibration.realised
     parts = [
-        _section("Figures", *(_table(name, rows) for name, rows in tables.items())),
-        _section("Learning curve", _plot(_learning_curve(epochs, persistence_loss))),
-        _section("Gradient norms before clipping", _plot(_gradient_norms(epochs))),
-        _section("Scores: realised against promised", _plot(_realised_nines(nines))),
-        *(_section(f"Forecasts: {one.stream}", _plot(_forecasts(one))) for one in stretches),
+        _section("Figures", *(_table(name, _flat(rows)) for name, rows in metrics.items())),
+        _section("Learning curve", _plot(_learning_curve(fitted))),
+        _section("Gradient norms before clipping", _plot(_gradient_norms(fitted.epochs))),
+        _section("Scores: promised and realised", _nines_table(realised), _plot(_realised_nines(realised))),
+        *(_section(f"Forecasts: {run.series.stream}", _plot(_forecasts(run))) for run in _drawn(calibration.runs)),
     ]
     page = _PAGE.format(title=html.escape(title), script=get_plotlyjs(), body="\n".join(parts))
     path.write_text(page, encoding="utf-8")
+
+
+def _drawn(runs: Sequence[Run]) -> Sequence[Run]:
+    """A few streams, evenly chosen."""
+    return runs[:: -(-len(runs) // _DRAWN_STREAMS)]
+
+
+def _flat(rows: Mapping[str, Any]) -> dict[str, object]:
+    return {
+        name: ", ".join(f"{k} {_text(v)}" for k, v in row.items()) if isinstance(row, dict) else row
+        for name, row in rows.items()
+    }
+
+
+def _nines_table(realised: Mapping[float, float]) -> str:
+    rows = "".join(
+        f"<tr><td>{nines:g}</td><td>{10**-nines:.2g}</td><td>{share:.2g}</td></tr>" for nines, share in realised.items()
+    )
+    return f"<table><tr><th>score, nines</th><th>promised share</th><th>realised share</th></tr>{rows}</table>"
 
 
 def _section(headline: str, *content: str) -> str:
@@ -111,12 +111,13 @@ def _plot(figure: go.Figure) -> str:
     return f'<div class="plot">{figure.to_html(full_html=False, include_plotlyjs=False)}</div>'
 
 
-def _learning_curve(epochs: Sequence[Epoch], persistence_loss: float) -> go.Figure:
+def _learning_curve(fitted: Fitted) -> go.Figure:
+    epochs = fitted.epochs
     number = [epoch.epoch for epoch in epochs]
     figure = go.Figure()
     figure.add_scatter(x=number, y=[epoch.train_loss for epoch in epochs], name="training", line_color=_GREY)
     figure.add_scatter(x=number, y=[epoch.validation_loss for epoch in epochs], name="validation", line_color=_BLUE)
-    figure.add_hline(y=persistence_loss, line_dash="dot", line_color=_ORANGE, annotation_text="persistence")
+    figure.add_hline(y=fitted.persistence_loss, line_dash="dot", line_color=_ORANGE, annotation_text="persistence")
     return figure.update_layout(xaxis_title="epoch", yaxis_title="pinball loss, in difference scales", height=360)
 
 
@@ -140,23 +141,27 @@ def _realised_nines(nines: dict[float, float]) -> go.Figure:
     )
 
 
-def _forecasts(one: Stretch) -> go.Figure:
-    rows = len(one.channels) + 1
+def _forecasts(run: Run) -> go.Figure:
+    """Each channel with its band, and the score below; the stretch around the highest score."""
+    peak = int(np.argmax(run.score))
+    start = min(max(0, peak - _DRAWN_SAMPLES // 2), max(0, len(run.score) - _DRAWN_SAMPLES))
+    when, channels = slice(start, start + _DRAWN_SAMPLES), run.series.channels
+    time = run.series.time_ns[when].astype("datetime64[ns]").astype("datetime64[ms]")
+    rows = len(channels) + 1
     figure = make_subplots(
-        rows=rows, cols=1, shared_xaxes=True, subplot_titles=[*one.channels, "score"], vertical_spacing=0.04
+        rows=rows, cols=1, shared_xaxes=True, subplot_titles=[*channels, "score, nines"], vertical_spacing=0.25 / rows
     )
-    time = one.time_ns.astype("datetime64[ns]").astype("datetime64[ms]")
-    for row in range(1, rows):
-        c, first = row - 1, row == 1
-        band = {"x": time, "row": row, "col": 1, "legendgroup": "band"}
-        figure.add_scatter(y=one.upper[:, c], line={"width": 0}, showlegend=False, hoverinfo="skip", **band)
-        figure.add_scatter(
-            y=one.lower[:, c], line={"width": 0}, fill="tonexty", fillcolor=_BAND, name="band", showlegend=first, **band
-        )
-        for values, name, colour in ((one.expected, "expected", _BLUE), (one.values, "observed", _ORANGE)):
-            figure.add_scatter(
-                x=time, y=values[:, c], name=name, legendgroup=name, showlegend=first,
-                line={"color": colour, "width": 1.2}, row=row, col=1,
-            )  # fmt: skip
-    figure.add_scatter(x=time, y=np.asarray(one.score), line_color=_GREY, showlegend=False, row=rows, col=1)
+    for c in range(len(channels)):
+        _channel(figure, c, time, run, when)
+    figure.add_scatter(x=time, y=run.score[when], line_color=_GREY, showlegend=False, row=rows, col=1)
     return figure.update_layout(height=150 * rows + 80)
+
+
+def _channel(figure: go.Figure, c: int, time: np.ndarray, run: Run, when: slice) -> None:
+    at = {"x": time, "row": c + 1, "col": 1, "showlegend": c == 0}
+    edge = {"line": {"width": 0}, "hoverinfo": "skip", "legendgroup": "band", "name": "band"}
+    figure.add_scatter(y=run.upper[when, c], **edge, **{**at, "showlegend": False})
+    figure.add_scatter(y=run.lower[when, c], fill="tonexty", fillcolor=_BAND, **edge, **at)
+    for values, name, colour in ((run.expected, "expected", _BLUE), (run.series.values, "observed", _ORANGE)):
+        line = {"color": colour, "width": 1.2}
+        figure.add_scatter(y=values[when, c], name=name, legendgroup=name, line=line, **at)

@@ -118,10 +118,10 @@ class FitSettings(_Section):
     """Most passes over the data."""
     chunk: Annotated[int, Field(ge=2)] = 64
     """T: samples between two cuts of the gradient; the hidden state is carried across."""
-    batch: Count = 64
+    batch: Count = 32
     """Streams trained side by side."""
     learning_rate: Positive = 3e-3
-    """Of AdamW."""
+    """Of AdamW at the beginning; it falls to a twentieth over `epochs`, along a cosine."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     """Of AdamW."""
     clip_norm: Positive = 1.0
@@ -132,8 +132,8 @@ class FitSettings(_Section):
     """The last part of each stream's time, never trained on: it stops the training and calibrates the detector."""
     seed: int = 7
     """The same seed on the same machine gives the same weights."""
-    threads: Count = 2
-    """Threads of torch; another number may give other last digits."""
+    threads: Count = 1
+    """Threads of torch; more help with hundreds of hidden units. Another number may give other last digits."""
 
 
 class DecideDefaults(_Section):

@@ -21,7 +21,7 @@ _MINUTE_NS = 60_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Streams with the same number of channels, raw, from their first sample on."""
+    """Streams side by side, raw; what is padding, in time or in channels, counts as missing."""
 
     series: list[Series]
     values: Float64
@@ -35,7 +35,7 @@ class Block:
 
 
 def blocks(series: Sequence[Series], zone: str, most: int) -> Iterator[Block]:
-    """Put streams of like size side by side, `most` at a time, so that little is padding."""
+    """Put streams with equally many channels and of like length side by side, `most` at a time."""
     by_channels: dict[int, list[Series]] = defaultdict(list)
     for one in series:
         by_channels[len(one.channels)].append(one)
@@ -46,13 +46,12 @@ def blocks(series: Sequence[Series], zone: str, most: int) -> Iterator[Block]:
 
 
 def block(series: list[Series], zone: str) -> Block:
-    """Pad streams to the longest of them."""
+    """Pad streams to the longest of them, and to the one with most channels."""
     shape = (len(series), max(map(len, series)))
-    channels = len(series[0].channels)
-    values = np.full((*shape, channels), np.nan)
+    values = np.full((*shape, max(len(one.channels) for one in series)), np.nan)
     elapsed, clock = np.zeros(shape, np.float32), np.zeros((*shape, 4), np.float32)
     for row, one in enumerate(series):
-        values[row, : len(one)] = one.values
+        values[row, : len(one), : len(one.channels)] = one.values
         elapsed[row, : len(one)] = one.elapsed_s
         clock[row, : len(one)] = clock_features(one.time_ns, zone)
     return Block(series, values, (~np.isnan(values)).astype(np.float32), elapsed, clock)

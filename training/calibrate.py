@@ -1,0 +1,145 @@
+"""What the finished detector promises, measured on the later span of time and written into it.
+
+    1. Run the whole detector; what its streams have learnt of their features, and the distribution of their
+       strangeness, is what a new stream is to start from.
+    2. Run it as it will be shipped; count what the band holds, how often each score is reached, and how many
+       samples above the threshold make one alarm.
+
+All through `step`, the same arithmetic that is exported; only what comes after the cut is counted, which the
+forecaster was not trained on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detector.records import Float64
+from training.data.batches import Block
+from training.data.series import Series
+from training.graph.detector import Detector
+from training.progress import Progress
+from training.rollout import Run, Watch, choose, roll
+from training.settings import TrainSettings
+
+_CLUSTER_GAP = 10  # samples below the threshold that end a cluster, as in decide
+_FEW = 20  # clusters; with fewer above the threshold a lower one is looked at
+_NINES = tuple(step / 2 for step in range(1, 13))
+_PERIOD_S = 60.0  # a detector for any period is calibrated as if for one sample a minute
+_DAY_S = 86_400.0
+_THRESHOLDS = (1.5, 12.0)  # nines; decide's limits
+_HIGH, _TAIL_MIN = 0.98, 0.02  # the tail's quantile, and its smallest mean excess
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What was measured on the later span."""
+
+    samples: int
+    band_level: float
+    coverage: float
+    """Share of observed cells inside the band."""
+    coverage_worst: float
+    """The same for the stream and channel where it is lowest."""
+    realised: dict[float, float]
+    """From a score in nines to the share of samples at or above it; promised is 10 ** -nines."""
+    threshold_nines: float
+    """Where decide will put the threshold by default."""
+    exceedances_per_alarm: float
+    """Samples at or above the threshold in one cluster of them."""
+    tail: dict[str, float]
+    """Median, 98 % quantile and mean excess of log strangeness that a new stream starts from."""
+    runs: list[Run]
+
+    def figures(self) -> dict[str, Any]:
+        """What metadata and metrics say of it."""
+        figures = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "runs"}
+        return {**figures, "realised": {f"{nines:g}": share for nines, share in self.realised.items()}}
+
+
+def calibrate(detector: Detector, series: Sequence[Series], settings: TrainSettings, progress: Progress) -> Calibration:
+    """Measure the detector, and write what a new stream is to start from into its initial row."""
+    detector.eval()
+    chosen = choose(series, settings.data.time_zone)
+    tail = _learn_priors(detector, chosen, progress.over("calibrating, 1 of 2"))  # 1.
+    runs = [run for block, _ in roll(detector, chosen, progress.over("calibrating, 2 of 2")) for run in block]  # 2.
+    score = np.concatenate([run.score for run in runs])
+    threshold, per_alarm = _clusters(runs, settings.decide.budget_per_day, detector.shape.period_s)
+    inside = [run.inside for run in runs]
+    return Calibration(
+        samples=len(score),
+        band_level=detector.shape.band_level,
+        coverage=_mean(np.concatenate([cells.ravel() for cells in inside])),
+        coverage_worst=min(_mean(column) for cells in inside for column in cells.T),
+        realised={nines: float(np.mean(score >= nines)) for nines in _NINES},
+        threshold_nines=threshold,
+        exceedances_per_alarm=per_alarm,
+        tail=tail,
+        runs=runs,
+    )
+
+
+def _learn_priors(detector: Detector, chosen: Sequence[Block], watch: Watch) -> dict[str, float]:
+    """Write pooled statistics into the initial row; gives back the tail's."""
+    runs, means, variances = [], [], []
+    for block_runs, rows in roll(detector, chosen, watch):
+        runs += block_runs
+        known = detector.fields(rows)
+        means.append(_channels(known["feature_mean"], known["count"]))
+        variances.append(_channels(known["feature_variance"], known["count"]))
+    tail = _tail(np.concatenate([run.strangeness for run in runs]))
+    detector.set_priors(
+        joint={name: torch.tensor([value]) for name, value in tail.items()},
+        channel=_features(torch.cat(means), torch.cat(variances)),
+    )
+    return tail
+
+
+def _channels(field: Tensor, count: Tensor) -> Tensor:
+    """The channels that were ever observed, of all streams: (N, C, width) to (n, width)."""
+    return field[(count > 0).squeeze(-1)]
+
+
+def _features(mean: Tensor, variance: Tensor) -> dict[str, Tensor]:
+    """Mean, and variance within and between channels."""
+    centre = mean.mean(dim=0)
+    return {"feature_mean": centre, "feature_variance": variance.mean(dim=0) + (mean - centre).square().mean(dim=0)}
+
+
+def _tail(strangeness: Float64) -> dict[str, float]:
+    median, high = np.quantile(strangeness, [0.5, _HIGH])
+    excess = max(float(np.mean(strangeness[strangeness > high] - high)), _TAIL_MIN)
+    return {"median": float(median), "high": float(high), "excess": excess}
+
+
+def _clusters(runs: Sequence[Run], budget_per_day: float, period_s: float | None) -> tuple[float, float]:
+    """The threshold that decide will begin with, and how many samples reach it in one cluster of them.
+
+    Each depends on the other; from the highest threshold that enough clusters reach, a few rounds settle both.
+    """
+    per_alarm = 1.0
+    for _ in range(10):
+        threshold = math.log10(_DAY_S / (period_s or _PERIOD_S) / (budget_per_day * per_alarm))
+        threshold = min(max(threshold, _THRESHOLDS[0]), _THRESHOLDS[1])
+        counts = (_count(runs, level) for level in np.arange(threshold, 0.0, -0.25))
+        exceedances, clusters = next((count for count in counts if count[1] >= _FEW), (1, 1))
+        per_alarm = exceedances / clusters
+    return threshold, per_alarm
+
+
+def _count(runs: Sequence[Run], threshold: float) -> tuple[int, int]:
+    """Samples at or above a threshold, and clusters of them."""
+    places = [np.flatnonzero(run.score >= threshold) for run in runs]
+    clusters = sum(1 + int(np.sum(np.diff(place) > _CLUSTER_GAP)) for place in places if len(place))
+    return sum(map(len, places)), clusters
+
+
+def _mean(cells: Float64) -> float:
+    """Of what was observed; 1 where nothing was."""
+    return float(np.nanmean(cells)) if (~np.isnan(cells)).any() else 1.0

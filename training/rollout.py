@@ -1,0 +1,111 @@
+"""The whole detector over whole streams, through `step`: what calibration measures and the report draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detector.records import Float64
+from training.data import batches
+from training.data.batches import Block
+from training.data.series import Series
+from training.graph.detector import Detector
+
+_BEFORE, _AFTER = 2_500, 2_500  # samples around the cut: more would not change what is measured
+_MOST_STREAMS = 512  # streams that are looked at, evenly chosen
+_SIDE_BY_SIDE = 256
+
+Watch: TypeAlias = Callable[[Sequence[int]], Iterator[int]]
+"""Shows progress over a sequence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What the detector said of one stream's later span, warm-up left out; n samples, C channels."""
+
+    series: Series
+    """The later span alone."""
+    score: Float64
+    """(n,) nines."""
+    strangeness: Float64
+    """(n,) its logarithm: what the tail is made of."""
+    expected: Float64
+    """(n, C) raw units, as the two below."""
+    lower: Float64
+    upper: Float64
+
+    @property
+    def inside(self) -> Float64:
+        """(n, C) 1 inside the band, 0 outside, NaN where missing."""
+        values = self.series.values
+        return np.where(np.isnan(values), np.nan, (values >= self.lower) & (values <= self.upper))
+
+
+def choose(series: Sequence[Series], zone: str) -> list[Block]:
+    """Streams to run, a stretch around the cut of each, those of like length side by side.
+
+    Streams with fewer channels than their neighbours are given some that are never observed, which changes nothing.
+    """
+    later = [_stretch(one) for one in series if one.cut < len(one)]
+    later = sorted(later[:: -(-len(later) // _MOST_STREAMS)], key=len)
+    return [batches.block(later[at : at + _SIDE_BY_SIDE], zone) for at in range(0, len(later), _SIDE_BY_SIDE)]
+
+
+def _stretch(one: Series) -> Series:
+    start, stop = max(0, one.cut - _BEFORE), min(len(one), one.cut + _AFTER)
+    return replace(one, time_ns=one.time_ns[start:stop], values=one.values[start:stop], cut=one.cut - start)
+
+
+@torch.no_grad()
+def roll(detector: Detector, chosen: Sequence[Block], watch: Watch) -> Iterator[tuple[list[Run], Tensor]]:
+    """Run the detector over blocks of streams.
+
+    Args:
+        detector: As it is to be measured.
+        chosen: What `choose` gave.
+        watch: Shows progress over the samples of all blocks.
+
+    Yields:
+        Per block its runs, and the rows at the end of its streams (N, S).
+    """
+    ticks = iter(watch(range(sum(one.values.shape[1] for one in chosen))))
+    for block in chosen:
+        strangeness: list[Tensor] = []
+        hook = detector.tail.register_forward_hook(
+            lambda _, given, __, seen=strangeness: seen.append(given[0].flatten())
+        )
+        with hook:
+            outputs, rows = _steps(detector, block, ticks)
+        outputs["strangeness"] = torch.stack(strangeness, dim=1)
+        yield [run for row in range(len(block.series)) if (run := _run(detector, block, row, outputs))], rows
+    next(ticks, None)  # lets the bar see the last one
+
+
+def _steps(detector: Detector, block: Block, ticks: Iterator[int]) -> tuple[dict[str, Tensor], Tensor]:
+    values, observed, elapsed, clock = map(torch.from_numpy, (block.values, block.observed, block.elapsed, block.clock))
+    rows = detector.initial_row(values.shape[2]).repeat(len(values), 1)
+    steps = []
+    for t, _ in zip(range(values.shape[1]), ticks, strict=False):
+        *said, next_rows = detector.step(values[:, t], observed[:, t], elapsed[:, t, None], clock[:, t], rows)
+        rows = torch.where(observed[:, t].any(dim=1, keepdim=True), next_rows, rows)  # padding is no sample
+        steps.append(said)
+    names = ("score", "blame", "expected", "lower", "upper")
+    return {name: torch.stack(said, dim=1) for name, said in zip(names, zip(*steps, strict=True), strict=True)}, rows
+
+
+def _run(detector: Detector, block: Block, row: int, outputs: dict[str, Tensor]) -> Run | None:
+    one = block.series[row]
+    later = slice(max(one.cut, detector.shape.warm_up), len(one))
+    if later.start >= later.stop:
+        return None
+    series = replace(one, time_ns=one.time_ns[later], values=one.values[later], cut=0)
+    score, strangeness = (outputs[name][row, later].double().numpy() for name in ("score", "strangeness"))
+    expected, lower, upper = (
+        outputs[name][row, later, : len(one.channels)].numpy() for name in ("expected", "lower", "upper")
+    )
+    return Run(series, score[:, 0], strangeness, expected, lower, upper)
