@@ -99,21 +99,6 @@ class KafkaClientSettings(_Section):
             raise ValueError("expected password or password_file, got both")
         return self
 
-    def secret(self) -> str | None:
-        """The password, wherever it is kept; a file is read anew each time, so that it can be renewed.
-
-        Raises:
-            ConfigurationError: The file cannot be read.
-        """
-        if self.password_file is None:
-            return None if self.password is None else self.password.get_secret_value()
-        try:
-            return self.password_file.read_text(encoding="utf-8").removesuffix("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(
-                self.password_file, "password_file", expected="a file to read", got=error
-            ) from error
-
 
 class KafkaSourceSettings(KafkaClientSettings):
     """Samples from Kafka topics."""

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from detector import logs
 from detector.app import App
+from detector.commands.output import Config
 from detector.settings import load
-
-Config = Annotated[
-    Path | None, typer.Option("--config", "-c", help="YAML file; without it the environment alone.", show_default=False)
-]
 
 
 def command(config: Config = None) -> None:

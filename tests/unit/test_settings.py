@@ -82,7 +82,7 @@ class TestLayers:
         monkeypatch.setenv("TIDEWARDEN_SOURCES__MY_PLANT__PASSWORD", "0123")
         monkeypatch.setenv("TIDEWARDEN_DETECTORS__DEFAULT__MATCH__STREAM", "[a-z]+")
         settings = load(written(KAFKA))
-        assert settings.sources["my-plant"].secret() == "0123"
+        assert settings.sources["my-plant"].password.get_secret_value() == "0123"
         assert settings.detectors["default"].match.stream == "[a-z]+"
 
     def test_variables_of_kubernetes_are_left_alone(self, written, monkeypatch):
@@ -103,15 +103,6 @@ class TestLayers:
 
 
 class TestSecrets:
-    def test_password_comes_from_a_file(self, written, tmp_path):
-        """One trailing newline is dropped, nothing else; it is read anew each time."""
-        secret = tmp_path / "secret"
-        secret.write_text(" p w \n")
-        source = load(written(KAFKA + f"    password_file: {secret}\n")).sources["my-plant"]
-        assert source.secret() == " p w "
-        secret.write_text("renewed")
-        assert source.secret() == "renewed"
-
     def test_missing_secret_is_told_before_anything_starts(self, written):
         """A file that is not there is a fault of the configuration."""
         text = complaint(written(KAFKA + "    password_file: /nowhere/secret\n"))
