@@ -62,4 +62,5 @@ def _highest_before(is_first: NDArray[np.bool_], event_ns: Int64, last_ns: Int64
     start = (np.cumsum(is_first) - 1) * len(times)
     before = start + rank[:n]
     before[1:] = np.where(is_first[1:], before[1:], np.maximum(before[1:], (start + rank[n:])[:-1]))
-    return times[np.maximum.accumulate(before) - start]
+    highest: Int64 = times[np.maximum.accumulate(before) - start]
+    return highest

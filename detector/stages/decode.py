@@ -216,7 +216,8 @@ def _alike_to_ns(texts: Sequence[str]) -> Int64 | None:
     digits = len(match.group(3) or ".") - 1
     powers = 10 ** np.arange(8, 8 - digits, -1)
     fraction = (letters[:, 20 : 20 + digits].astype(np.int64) - ord("0")) * powers  # (n, digits), nanoseconds
-    return seconds * 10**9 + fraction.sum(axis=1)
+    times: Int64 = seconds * 10**9 + fraction.sum(axis=1)
+    return times
 
 
 def _iso_to_ns(text: str) -> int:

@@ -6,6 +6,7 @@ and in every wave, and cost nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import NamedTuple, Protocol
@@ -114,11 +115,12 @@ class WallClock:
         if (span == first).all():
             return self._offset_s(first)
         spans, which = np.unique(span, return_inverse=True)
-        return np.array([self._offset_s(one) for one in spans.tolist()], np.int64)[which]
+        offsets: Int64 = np.array([self._offset_s(one) for one in spans.tolist()], np.int64)[which]
+        return offsets
 
 
 @lru_cache
-def _offsets(time_zone: str):
+def _offsets(time_zone: str) -> Callable[[int], int] | None:
     """Seconds east of UTC in each quarter of an hour since 1970, or None for UTC itself."""
     if time_zone == "UTC":
         return None

@@ -83,8 +83,8 @@ class Router:
         codes = self.slots.codes(samples.streams)
         if codes.min(initial=0) < 0:
             self._admit(samples, codes, routed)
-        arenas = arena_of(codes)
-        for arena in np.unique(arenas[codes >= 0]).tolist():
+        arenas = arena_of(codes)  # -1 where refused
+        for arena in np.flatnonzero(np.bincount(arenas + 1)[1:]).tolist():
             at = np.flatnonzero(arenas == arena)
             slots = slot_of(codes[at])
             order = np.argsort(slots, kind="stable")
@@ -160,7 +160,7 @@ class Router:
         """Add what of the batch can be scored; samples of other shapes than their stream's may not be."""
         channels = self.arenas[batch.arena].channels
         if samples.shapes != [channels]:
-            refused = np.isnan(batch.values).all(axis=1)
+            refused = np.asarray(np.isnan(batch.values).all(axis=1), np.bool_)
             reasons = dict.fromkeys(batch.at[refused].tolist(), Reason.NOTHING_OBSERVED)
             if self._rejects_unknown:
                 has_unknown = np.array([_columns(channels, shape).unknown > 0 for shape in samples.shapes])
@@ -193,7 +193,8 @@ def _columns(channels: tuple[str, ...], shape: tuple[str, ...]) -> _Columns:
 
 def _row(samples: Samples, at: int) -> Float64:
     shape = samples.shape_of[at]
-    return samples.cells[shape][np.count_nonzero(samples.shape_of[:at] == shape)]
+    row: Float64 = samples.cells[shape][np.count_nonzero(samples.shape_of[:at] == shape)]
+    return row
 
 
 def _reject(samples: Samples, at: int, reason: Reason) -> Reject:

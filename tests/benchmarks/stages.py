@@ -1,0 +1,140 @@
+"""What each stage costs, per record, with records already in memory: python tests/benchmarks/stages.py [--bundle B]
+
+`rows` is what `infer` does around the model: gather, clock, scatter. `model` is ONNX Runtime. `ours` is all but it.
+The last line per C says how fast the model steps in place, gather and scatter included, as a share of ONNX Runtime
+alone. All is processor time of the one thread, so that a busy machine does not blur it more than by its caches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+from unittest.mock import patch
+
+import numpy as np
+
+from detector.engine import Detector, Engine
+from detector.model.bundle import read_bundle
+from detector.model.session import Session, StepOutput
+from detector.records import Records, Shard
+from detector.settings import DetectorSettings, EngineSettings, RecordSettings
+from detector.stages.infer import WallClock, WaveInput, infer
+
+POLL_RECORDS = 4000
+SHARD = Shard("bench", "bench", 0)
+STAGES = ("decode", "route", "align", "wave", "rows", "decide")
+_FIRST_S = 1_732_190_000
+
+
+class Load(NamedTuple):
+    """What the records are like."""
+
+    streams: int
+    channels: int
+    order: str
+
+
+class TimedSession:
+    """A session that says how long the model itself took."""
+
+    def __init__(self, session: Session) -> None:
+        self._session, self.took_s = session, 0.0
+
+    def step(self, *wave: np.ndarray) -> StepOutput:
+        """Step and add up the time."""
+        began_s = time.thread_time()
+        out = self._session.step(*wave)
+        self.took_s += time.thread_time() - began_s
+        return out
+
+
+def polls(load: Load, count: int, seed: int = 1) -> Iterator[Records]:
+    """Polls of wide JSON; `count` of them."""
+    random = np.random.default_rng(seed)
+    turn = np.zeros(load.streams, np.int64)
+    for poll in range(count):
+        start = poll * POLL_RECORDS
+        if load.order == "random":
+            which = random.integers(0, load.streams, POLL_RECORDS)
+        else:
+            which = np.arange(start, start + POLL_RECORDS) % load.streams
+        readings = random.normal(10.0, 1.0, (POLL_RECORDS, load.channels)).round(3).tolist()
+        values = []
+        for stream, reading in zip(which.tolist(), readings, strict=True):
+            turn[stream] += 1
+            cells = ",".join(f'"v{c}":{cell}' for c, cell in enumerate(reading))
+            text = f'{{"stream":"s-{stream}","time":{_FIRST_S + 60 * int(turn[stream])}.25,"values":{{{cells}}}}}'
+            values.append(text.encode())
+        positions = np.arange(start, start + POLL_RECORDS)
+        append_ns = np.full(POLL_RECORDS, (_FIRST_S + 10**8) * 10**9)
+        yield Records(SHARD, values, [None] * POLL_RECORDS, positions, append_ns, start + POLL_RECORDS)
+
+
+def measure(bundle: Path, load: Load, repeats: int) -> dict[str, float]:
+    """Nanoseconds per record of each stage, the median over `repeats` polls after every stream has been seen."""
+    read = read_bundle(bundle)
+    session = TimedSession(Session(read, "cpu"))
+    engine = Engine(SHARD, [Detector("bench", DetectorSettings(), read, session)], RecordSettings(), EngineSettings())
+    warm = max(4, -(-load.streams // POLL_RECORDS))
+    # New streams are made in turn and not measured; what follows is the load itself.
+    for records in polls(load._replace(order="in turn"), warm):
+        engine.advance(records)
+    found: list[dict[str, float]] = []
+    for records in polls(load, repeats, seed=2):
+        records.values = [value.replace(b'"time":17', b'"time":18') for value in records.values]  # later than all
+        records.append_ns += 10**17
+        session.took_s = 0.0
+        with patch("detector.engine.time.perf_counter", time.thread_time):
+            outcome = engine.advance(records)
+        assert not outcome.rejects, outcome.rejects[0]
+        costs = outcome.stage_s | {"rows": outcome.stage_s["infer"] - session.took_s, "model": session.took_s}
+        found.append({stage: 1e9 * seconds / POLL_RECORDS for stage, seconds in costs.items()})
+    costs = {stage: median(one[stage] for one in found) for stage in (*STAGES, "model", "infer")}
+    costs["ours"] = median(sum(one[stage] for stage in STAGES) for one in found)
+    return costs
+
+
+def step_share(bundle: Path, channels: int, rows: int = 1000, repeats: int = 100) -> float:
+    """ONNX Runtime alone, over the step in place in an arena of 100,000 rows, at the same wave size."""
+    read = read_bundle(bundle)
+    session = TimedSession(Session(read, "cpu"))
+    state = np.tile(read.initial_row(channels), (100_000, 1))
+    random = np.random.default_rng(3)
+    clock, shares = WallClock("UTC"), []
+    for turn in range(repeats):
+        slots = np.sort(random.choice(len(state), rows, replace=False))
+        values = random.normal(size=(rows, channels))
+        wave = WaveInput(slots, values, np.full(rows, 60.0), np.full(rows, (_FIRST_S + 60 * turn) * 10**9))
+        session.took_s = 0.0
+        began_s = time.thread_time()
+        infer(session, state, wave, clock)
+        shares.append(session.took_s / (time.thread_time() - began_s))
+    return median(shares)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bundle", type=Path, default=Path("tests/golden/tiny-any.onnx"))
+    parser.add_argument("--repeats", type=int, default=25)
+    arguments = parser.parse_args()
+    columns = (*STAGES, "ours", "model")
+    print(f"ns per record, polls of {POLL_RECORDS}, {arguments.bundle.name}, {os.cpu_count()} cores")
+    print(f"{'streams':>8} {'C':>2} {'order':>8}", *(f"{name:>7}" for name in columns))
+    for channels in (1, 5):
+        for streams, order in ((1000, "in turn"), (1000, "random"), (100_000, "in turn"), (100_000, "random")):
+            costs = measure(arguments.bundle, Load(streams, channels, order), arguments.repeats)
+            print(f"{streams:>8} {channels:>2} {order:>8}", *(f"{costs[name]:7.0f}" for name in columns))
+        share = step_share(arguments.bundle, channels)
+        print(f"{'':>8} {channels:>2} step in place: {share:.0%} of ONNX Runtime alone")
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()
