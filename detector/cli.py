@@ -29,7 +29,7 @@ _OURS = {
     "run": "Serve: read streams, score them, alert.",
     "demo": "Watch Tidewarden find faults in a synthetic plant.",
     "score": "Score files offline, with the engine that serves.",
-    "check": "Check a configuration and its bundles, and what it connects to.",
+    "check": "Check a configuration and its bundles, and with --connect what it connects to.",
     "inspect": "Look into a bundle, a checkpoint, or one stream's memory.",
     "schema": "Print the JSON Schema of the configuration or of alerts.",
 }
@@ -95,9 +95,9 @@ app = typer.Typer(
 )
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _tidewarden(
-    version: Annotated[bool, typer.Option("--version", help="Print versions and exit.", is_eager=True)] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print versions and exit.")] = False,
 ) -> None:
     """Streaming anomaly detection with recurrent memory per stream."""
     if version:
