@@ -27,6 +27,7 @@ import time
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.kafka.topics import is_up
@@ -179,11 +180,17 @@ def _wait_until_up(address: str, process: subprocess.Popen[bytes] | None, output
     while time.monotonic() < deadline:
         if process is not None and process.poll() is not None:
             break
-        if asyncio.run(is_up(address)):
+        if _is_up(address):
             return
         time.sleep(0.1)
     said = output.read_text(errors="replace")[-2000:] if output is not None else ""
     raise NoBrokerError(f"the broker at {address} did not answer within {_START_S:.0f} s: {said}")
+
+
+def _is_up(address: str) -> bool:
+    """Asked in a thread: the caller may be inside an event loop of its own."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(is_up(address))).result()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
