@@ -162,7 +162,6 @@ def _fire(own: Rows, part: DecideWave, threshold: Float32, fires: Mask) -> None:
     own["strange"][fires] = 1
     own["calm"][fires] = 0
     own["sequence"][fires] = 0
-    own["silent_ns"][fires] = NO_TIME
     own["message_channel"][fires] = part.blame[fires].argmax(axis=1)
     _remember_sample(own, part, fires)
     _remember_message(own, part, fires)
@@ -240,7 +239,6 @@ def _settle(own: Rows, part: DecideWave, closes: Mask, policy: Policy) -> None:
     own["run_started_ns"][closes] = NO_TIME
     own["strange"][closes] = 0
     own["peak"][closes] = 0.0
-    own["calm"][closes] = 0
 
 
 def _remember_sample(own: Rows, part: DecideWave, which: Mask) -> None:
