@@ -114,12 +114,9 @@ class Metrics:
 
     def _declare_sinks(self) -> None:
         self._group = "Sinks"
-        self.delivered = self._counter("delivered", "Items acknowledged by a sink.", "sink", "kind")
-        self.deliver_seconds = self._histogram(
-            "deliver_seconds", "From handing a batch to a sink to its acknowledgement.", _SECONDS, "sink"
+        self.delivered = self._counter(
+            "delivered", "Items that a sink took; acknowledged before the next checkpoint.", "sink", "kind"
         )
-        self.delivery_failures = self._counter("delivery_failures", "Batches that a sink did not take.", "sink")
-        self.buffered = self._gauge("buffered_items", "Items handed to a sink and not yet acknowledged.", "sink")
 
     def _declare_checkpoints(self) -> None:
         self._group = "Checkpoints"

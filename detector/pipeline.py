@@ -165,6 +165,8 @@ class Pipeline:
         live.advance_to(outcome.next_position)
         engine = live.engine
         self.telemetry.polled(records, outcome, streams=engine.streams, open_anomalies=engine.open_anomalies)
+        self.telemetry.delivered(self.deliveries.handed)
+        self.deliveries.handed.clear()
         if outcome.alerts:
             self.telemetry.suppressed(records.shard, len(held))
             self.telemetry.alerts_delivered([alert for alert in outcome.alerts if alert.id not in held])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from prometheus_client import CollectorRegistry
@@ -213,19 +213,10 @@ class Telemetry:
         """Alerts stood on the output already, from before a restart, and were not sent again."""
         self._metrics.suppressed.labels(shard.topic).inc(count)
 
-    def delivered(self, sink: str, kind: str, count: int, seconds: float | None = None) -> None:
-        """A sink acknowledged items; `kind` is alerts, scores or dead_letters."""
-        self._metrics.delivered.labels(sink, kind).inc(count)
-        if seconds is not None:
-            self._metrics.deliver_seconds.labels(sink).observe(seconds)
-
-    def delivery_failed(self, sink: str) -> None:
-        """A sink refused a batch, or did not confirm it."""
-        self._metrics.delivery_failures.labels(sink).inc()
-
-    def buffered(self, sink: str, count: int) -> None:
-        """So much waits for a sink's acknowledgement."""
-        self._metrics.buffered.labels(sink).set(count)
+    def delivered(self, items: Mapping[tuple[str, str], int]) -> None:
+        """Sinks took items, by (sink, kind); kind is alerts, scores or dead_letters."""
+        for (sink, kind), count in items.items():
+            self._metrics.delivered.labels(sink, kind).inc(count)
 
     # Checkpoints --------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ dead letters with their original bytes.
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -27,6 +28,8 @@ class Deliveries:
     dead_letters: Mapping[str, Sink] = field(default_factory=dict)
     scores_sample_ratio: float | None = None
     """None: scores are complete. Else the share of streams whose scores are sent, and nothing is promised."""
+    handed: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Items handed to each sink, by (sink, kind); for telemetry, which clears it."""
 
     async def deliver(self, records: Records, outcome: Outcome, known_alerts: Mapping[str, frozenset[str]]) -> set[str]:
         """Hand everything over, in order; waits only while a sink is full.
@@ -65,6 +68,7 @@ class Deliveries:
             held.update(alert.id for alert in outcome.alerts if alert.id in known)
             if fresh := [alert for alert in outcome.alerts if alert.id not in known]:
                 await sink.deliver_alerts(outcome.shard, fresh)
+                self.handed[name, "alerts"] += len(fresh)
         return held
 
     async def _deliver_scores(self, outcome: Outcome) -> None:
@@ -72,13 +76,15 @@ class Deliveries:
         if self.scores_sample_ratio is not None:
             scores = [picked for each in scores if len(picked := sample(each, self.scores_sample_ratio))]
         if scores:
-            for sink in self.scores.values():
+            for name, sink in self.scores.items():
                 await sink.deliver_scores(outcome.shard, scores)
+                self.handed[name, "scores"] += sum(map(len, scores))
 
     async def _deliver_dead_letters(self, records: Records, outcome: Outcome) -> None:
         if letters := dead_letters(records, outcome):
-            for sink in self.dead_letters.values():
+            for name, sink in self.dead_letters.items():
                 await sink.deliver_dead_letters(letters)
+                self.handed[name, "dead_letters"] += len(letters)
 
 
 def dead_letters(records: Records, outcome: Outcome) -> list[DeadLetter]:
