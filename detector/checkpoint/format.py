@@ -64,6 +64,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     position: int
     """The next position: everything below it is in the rows, nothing else is."""
     highest_event_ns: int
+    last_position: int | None = None
+    """Of the last record below `position`; None before the first."""
     alert_marks: dict[str, int] = {}
     """Per sink of alerts: a position on the output before which every alert comes from below `position`."""
     anchor: str | None = None

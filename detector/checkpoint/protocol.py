@@ -55,7 +55,9 @@ class Memory(Protocol):
         """The last snapshot is not; its rows are dirty again."""
         ...
 
-    def restore(self, next_position: int, highest_event_ns: int, arenas: Sequence[ArenaRows]) -> None:
+    def restore(
+        self, next_position: int, highest_event_ns: int, arenas: Sequence[ArenaRows], last_position: int | None = None
+    ) -> None:
         """Start from a checkpoint, or from nothing at a position."""
         ...
 
@@ -198,6 +200,7 @@ class Checkpointer:
             epoch=self._epoch,
             position=position,
             highest_event_ns=taken.snapshot.highest_event_ns,
+            last_position=taken.snapshot.last_position,
             alert_marks=taken.alert_marks,
             anchor=await self._source.anchor(self.shard, position),
             segments=segments,

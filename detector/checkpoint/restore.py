@@ -109,7 +109,12 @@ async def restore(
     await write_manifest(store, manifest)
     # 7. Rows.
     await asyncio.get_running_loop().run_in_executor(
-        engine_thread, memory.restore, manifest.position, manifest.highest_event_ns, arenas
+        engine_thread,
+        memory.restore,
+        manifest.position,
+        manifest.highest_event_ns,
+        arenas,
+        manifest.last_position,
     )
     return Restored(
         manifest=manifest,

@@ -90,7 +90,7 @@ def measure(bundle: Path, load: Load, repeats: int) -> dict[str, float]:
         records.values = [value.replace(b'"time":17', b'"time":18') for value in records.values]  # later than all
         records.append_ns += 10**17
         session.took_s = 0.0
-        with patch("detector.engine.time.perf_counter", time.thread_time):
+        with patch("detector.engine.poll.time.perf_counter", time.thread_time):
             outcome = engine.advance(records)
         assert not outcome.rejects, outcome.rejects[0]
         costs = outcome.stage_s | {"rows": outcome.stage_s["infer"] - session.took_s, "model": session.took_s}

@@ -125,7 +125,9 @@ class EchoEngine:
         self._dirty |= self._pending
         self._pending = set()
 
-    def restore(self, next_position: int, highest_event_ns: int, arenas: Sequence[ArenaRows]) -> None:
+    def restore(
+        self, next_position: int, highest_event_ns: int, arenas: Sequence[ArenaRows], last_position: int | None = None
+    ) -> None:
         """Start from a checkpoint."""
         self.position, self.highest = next_position, highest_event_ns
         for rows in arenas:

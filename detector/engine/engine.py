@@ -1,33 +1,22 @@
-"""The sans-I/O heart: decode > route > align > wave > infer > decide, over one shard.
-
-    outcome = engine.advance(records)       # one poll in; scores, alerts, rejects and counts out
-
-What comes out for a stream depends on the bundle, the configuration and the stream's own samples in order, never on
-how records fall into polls or samples into waves. One thing looks across streams, the notice of silence, and it is
-tied to positions: it sees the memory as it is after all records before the one at which it is due. A poll is cut
-there, but only where something could be silent, which is rare.
-"""
+"""The engine: carries polls through the stages, looks for silence, and hands its memory to checkpoints and takes it."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.alerts import Message, to_alert
-from detector.errors import ConfigurationError, LineageError
-from detector.model.bundle import Bundle
+from detector.alerts import Message
+from detector.engine.lane import Detector, Lane
+from detector.engine.poll import Poll, Stopwatch, Work, blank_scores, places, unaligned, write
+from detector.errors import LineageError
 from detector.records import (
     NO_TIME,
     Alert,
     ArenaRows,
-    Float64,
     Int64,
     Outcome,
-    Reason,
     Records,
     Reject,
     Samples,
@@ -35,29 +24,17 @@ from detector.records import (
     Shard,
     Snapshot,
 )
-from detector.settings import DetectorSettings, EngineSettings, RecordSettings
-from detector.stages.align import Aligned, align
-from detector.stages.decide import DecideWave, Decision, Policy, decide, initial_decide, open_slots, silence
+from detector.settings import EngineSettings, RecordSettings
+from detector.stages.align import align
+from detector.stages.decide import DecideWave, decide, open_slots, silence
 from detector.stages.decode import Decoder, screen
-from detector.stages.infer import Model, Step, WallClock, WaveInput, infer
-from detector.stages.route import Batch, Claim, Router
+from detector.stages.infer import WaveInput, infer
+from detector.stages.route import Batch, Router
 from detector.stages.wave import wave
 from detector.state.arena import Arena
 
 _SILENCE_EVERY = 1000  # positions between two looks for silence; docs/contract.md, Decide 5
-_GAP_PERIODS = 5  # an elapsed of more counts as a gap
 _NEVER = np.iinfo(np.int64).max
-_DETAILS = ("expected", "lower", "upper", "blame")
-
-
-@dataclass(frozen=True, slots=True)
-class Detector:
-    """A bundle ready to run, with the streams it takes and how it decides."""
-
-    name: str
-    settings: DetectorSettings
-    bundle: Bundle
-    session: Model
 
 
 class Engine:
@@ -76,7 +53,7 @@ class Engine:
         self.shard = shard
         self._record, self._settings = record, settings
         self._scores_detail, self._report_silence = scores_detail, report_silence
-        self._lanes = [_Lane(detector) for detector in detectors]
+        self._lanes = [Lane(detector) for detector in detectors]
         self._decoder = Decoder(record)
         self._decoded: tuple[Records, Samples, list[Reject]] | None = None
         self._router = self._new_router()
@@ -97,7 +74,7 @@ class Engine:
     def advance(self, records: Records) -> Outcome:
         """Carry one poll through all stages."""
         outcome = Outcome(records.shard, records.next_position)
-        watch = _Stopwatch(outcome.stage_s)
+        watch = Stopwatch(outcome.stage_s)
         samples, rejects = self._decode(records)
         self._decoded = None
         watch.lap("decode")
@@ -107,7 +84,7 @@ class Engine:
 
     def advance_samples(self, samples: Samples, outcome: Outcome) -> Outcome:
         """The same from `route` on, for callers that decoded by themselves; adds to `outcome`."""
-        return self._carry(samples, samples.positions, outcome, _Stopwatch(outcome.stage_s))
+        return self._carry(samples, samples.positions, outcome, Stopwatch(outcome.stage_s))
 
     def wanted(self, records: Records) -> list[str]:
         """Streams of these records whose rows the engine does not hold; a caller may `adopt` them first."""
@@ -119,12 +96,12 @@ class Engine:
             self._decoded = (records, *self._decoder.decode(records))
         return self._decoded[1:]
 
-    def _carry(self, samples: Samples, positions: Int64, outcome: Outcome, watch: _Stopwatch) -> Outcome:
+    def _carry(self, samples: Samples, positions: Int64, outcome: Outcome, watch: Stopwatch) -> Outcome:
         """Run a poll's samples: in one go, or cut where silence must be looked for."""
         samples, rejects = screen(samples, self._record.future_s)
         watch.lap("decode")
         outcome.rejects += rejects
-        poll = _Poll(outcome, watch)
+        poll = Poll(outcome, watch)
         looks = self._looks(samples, positions)
         start = 0
         while (cut := self._next_look(samples.event_ns, start, looks)) is not None:
@@ -137,7 +114,7 @@ class Engine:
         self._next_position = outcome.next_position
         return poll.finish()
 
-    def _run(self, samples: Samples, poll: _Poll) -> None:
+    def _run(self, samples: Samples, poll: Poll) -> None:
         """Carry samples from `route` to `decide`; tells of anomalies in the order of the samples."""
         routed = self._router.route(samples)
         poll.watch.lap("route")
@@ -150,27 +127,29 @@ class Engine:
         poll.outcome.alerts += [alert for _, alert in told]
         poll.watch.lap("decide")
 
-    def _score(self, samples: Samples, batch: Batch, poll: _Poll) -> list[tuple[Message, Alert]]:
+    def _score(self, samples: Samples, batch: Batch, poll: Poll) -> list[tuple[Message, Alert]]:
         """Align, wave, infer and decide over the samples of one arena."""
         arena, lane = self._router.arenas[batch.arena], self._lane_of(batch.arena)
         aligned = align(batch.slots, samples.event_ns[batch.at], arena.last_ns[batch.slots])
         if not aligned.accepted.all():
-            poll.outcome.rejects += _unaligned(samples, batch, aligned)
+            poll.outcome.rejects += unaligned(samples, batch, aligned)
             batch, aligned = batch.take(aligned.accepted), aligned.take(aligned.accepted)
+        if not len(batch.at):
+            return []
         event_ns, elapsed_s = samples.event_ns[batch.at], aligned.elapsed_ns / 1e9
         arena.last_ns[batch.slots] = event_ns  # where a slot comes more than once, the last one stays
-        self._highest_ns = max(self._highest_ns, int(event_ns.max(initial=NO_TIME)))
+        self._highest_ns = max(self._highest_ns, int(event_ns.max()))
         poll.watch.lap("align")
-        work = _Work(batch, event_ns, elapsed_s, samples.positions[batch.at], _places(batch.at, len(samples)))
+        work = Work(batch, event_ns, elapsed_s, samples.positions[batch.at], places(batch.at, len(samples)))
         waves = wave(batch.slots, self._settings.wave_rows)
-        scores = _blank_scores(samples, work, arena, with_detail=self._scores_detail)
+        scores = blank_scores(samples, work, arena, with_detail=self._scores_detail)
         poll.watch.lap("wave")
         messages = [message for index in waves for message in self._step(arena, lane, work.take(index), scores, poll)]
-        poll.count(samples=len(batch.at), gaps=lane.gaps(elapsed_s))
+        poll.count(samples=len(batch.at), gaps=lane.gaps(elapsed_s, arena.decide["elapsed_mean_s"][batch.slots]))
         poll.scores.setdefault(batch.arena, []).append(scores)
         return [(message, lane.alert(message, self.shard, arena)) for message in messages]
 
-    def _step(self, arena: Arena, lane: _Lane, work: _Work, scores: Scores, poll: _Poll) -> list[Message]:
+    def _step(self, arena: Arena, lane: Lane, work: Work, scores: Scores, poll: Poll) -> list[Message]:
         """One wave: infer, decide, and write down what they say."""
         slots, values = work.batch.slots, work.batch.values
         step = infer(lane.model, arena.state, WaveInput(slots, values, work.elapsed_s, work.event_ns), lane.clock)
@@ -194,7 +173,7 @@ class Engine:
         arena.open.difference_update(decision.closed)
         arena.open.update(decision.opened)
         poll.count(anomalies_opened=len(decision.opened), anomalies_closed=len(decision.closed))
-        _write(scores, work.place, step, decision)
+        write(scores, work.place, step, decision)
         poll.watch.lap("decide")
         return decision.messages
 
@@ -232,7 +211,7 @@ class Engine:
         untold_ns = rows["last_ns"][rows["silent_ns"] != rows["last_ns"]]
         return int(untold_ns.min()) + policy.resolve_after_ns if len(untold_ns) else _NEVER
 
-    def _tell_silence(self, poll: _Poll) -> None:
+    def _tell_silence(self, poll: Poll) -> None:
         """Look for silence with the memory as it is, and tell of it."""
         told: list[tuple[Message, Alert]] = []
         for number, arena in enumerate(self._router.arenas):
@@ -298,176 +277,8 @@ class Engine:
             rejects_unknown=self._record.unknown_channels == "reject",
         )
 
-    def _lane_of(self, arena: int) -> _Lane:
+    def _lane_of(self, arena: int) -> Lane:
         return self._lanes[self._router.claim_of[arena]]
-
-
-class _Lane:
-    """What the engine needs of a detector, worked out once."""
-
-    def __init__(self, detector: Detector) -> None:
-        settings, bundle = detector.settings, detector.bundle
-        self.detector, self.model = detector, detector.session
-        self.policy = Policy.of(settings.decide, bundle)
-        self.clock = WallClock(settings.time_zone)
-        channels = bundle.channels if settings.channels is None else tuple(settings.channels)
-        if bundle.channels is not None and channels is not None and len(channels) != len(bundle.channels):
-            raise ConfigurationError(
-                f"detectors.{detector.name}.channels",
-                "number of channels",
-                expected=f"{len(bundle.channels)} ({', '.join(bundle.channels)})",
-                got=len(channels),
-            )
-        self.claim = Claim(settings.match, channels, self._new_arena)
-
-    def _new_arena(self, channels: tuple[str, ...]) -> Arena:
-        bundle = self.detector.bundle
-        row = bundle.initial_row(len(channels))
-        return Arena(self.detector.name, bundle.sha256, channels, row, initial_decide(self.policy, 1))
-
-    def gaps(self, elapsed_s: Float64) -> int:
-        """How many samples came after a gap; none where the bundle knows no period."""
-        period_s = self.detector.bundle.period_s
-        return 0 if period_s is None else int(np.count_nonzero(elapsed_s > _GAP_PERIODS * period_s))
-
-    def alert(self, message: Message, shard: Shard, arena: Arena) -> Alert:
-        """Put names to what `decide` says."""
-        return to_alert(
-            message,
-            shard=shard,
-            stream=arena.streams[message.slot],
-            labels=arena.labels[message.slot],
-            detector=self.detector.name,
-            bundle_label=self.detector.bundle.label,
-            channels=arena.channels,
-        )
-
-
-@dataclass(slots=True)
-class _Work:
-    """Accepted samples of one arena, sorted by slot; m samples."""
-
-    batch: Batch
-    event_ns: Int64
-    elapsed_s: Float64
-    positions: Int64
-    place: NDArray[np.intp]
-    """(m,) where each stands among them in record order."""
-
-    def take(self, index: NDArray[np.intp]) -> _Work:
-        """Those of one wave."""
-        return _Work(
-            self.batch.take(index),
-            self.event_ns[index],
-            self.elapsed_s[index],
-            self.positions[index],
-            self.place[index],
-        )
-
-
-@dataclass(slots=True)
-class _Poll:
-    """What one poll has come to so far."""
-
-    outcome: Outcome
-    watch: _Stopwatch
-    scores: dict[int, list[Scores]] = field(default_factory=dict)
-    """Per arena, in record order."""
-
-    def count(self, **counts: int) -> None:
-        """Add to the counts."""
-        for name, count in counts.items():
-            self.outcome.counts[name] = self.outcome.counts.get(name, 0) + count
-
-    def finish(self) -> Outcome:
-        """Join what the poll's parts said."""
-        outcome = self.outcome
-        outcome.scores += [parts[0] if len(parts) == 1 else _join(parts) for parts in self.scores.values()]
-        outcome.rejects.sort(key=lambda reject: reject.index)
-        self.count(waves=len(outcome.wave_rows), wave_rows=sum(outcome.wave_rows))
-        return outcome
-
-
-class _Stopwatch:
-    """Adds up the time that passes between laps, per stage."""
-
-    def __init__(self, stage_s: dict[str, float]) -> None:
-        self._stage_s, self._last_s = stage_s, time.perf_counter()
-
-    def lap(self, stage: str) -> float:
-        """The time since the last lap was the stage's; returns it, in seconds."""
-        now_s = time.perf_counter()
-        lap_s, self._last_s = now_s - self._last_s, now_s
-        self._stage_s[stage] = self._stage_s.get(stage, 0.0) + lap_s
-        return lap_s
-
-
-def _unaligned(samples: Samples, batch: Batch, aligned: Aligned) -> list[Reject]:
-    refused = np.flatnonzero(~aligned.accepted)
-    return [
-        Reject(
-            int(samples.index[at]),
-            int(samples.positions[at]),
-            Reason.DUPLICATE if is_duplicate else Reason.LATE,
-            samples.streams[at],
-        )
-        for at, is_duplicate in zip(batch.at[refused].tolist(), aligned.is_duplicate[refused].tolist(), strict=True)
-    ]
-
-
-def _places(at: NDArray[np.intp], count: int) -> NDArray[np.intp]:
-    """Where each of the samples `at` stands among them in record order."""
-    if len(at) == count:
-        return at
-    is_there = np.zeros(count, np.bool_)
-    is_there[at] = True
-    place: NDArray[np.intp] = np.cumsum(is_there)[at] - 1
-    return place
-
-
-def _blank_scores(samples: Samples, work: _Work, arena: Arena, *, with_detail: bool) -> Scores:
-    """Scores of the samples in record order, to be filled in wave by wave."""
-    at = work.batch.at
-    count, everything = len(at), len(at) == len(samples)
-    order = np.sort(at)
-    shape = (count, len(arena.channels))
-    return Scores(
-        detector=arena.detector,
-        channels=arena.channels,
-        index=samples.index if everything else samples.index[order],
-        streams=samples.streams if everything else [samples.streams[i] for i in order.tolist()],
-        event_ns=samples.event_ns if everything else samples.event_ns[order],
-        positions=samples.positions if everything else samples.positions[order],
-        score=np.empty(count, np.float32),
-        threshold=np.empty(count, np.float32),
-        anomaly=np.empty(count, np.uint8),
-        expected=np.empty(shape) if with_detail else None,
-        lower=np.empty(shape) if with_detail else None,
-        upper=np.empty(shape) if with_detail else None,
-        blame=np.empty(shape, np.float32) if with_detail else None,
-        watched_s=float(work.elapsed_s.sum()),
-    )
-
-
-def _write(scores: Scores, place: NDArray[np.intp], step: Step, decision: Decision) -> None:
-    scores.score[place] = step.score
-    scores.threshold[place], scores.anomaly[place] = decision.threshold, decision.anomaly
-    for detail in _DETAILS:
-        column = getattr(scores, detail)
-        if column is not None:
-            column[place] = getattr(step, detail)
-
-
-def _join(parts: list[Scores]) -> Scores:
-    """Scores of one arena from several parts of a poll, in their order."""
-    first = parts[0]
-    for part in parts[1:]:
-        first.streams = [*first.streams, *part.streams]
-        first.watched_s += part.watched_s
-    for column in ("index", "event_ns", "positions", "score", "threshold", "anomaly", *_DETAILS):
-        if getattr(first, column) is not None:
-            setattr(first, column, np.concatenate([getattr(part, column) for part in parts]))
-    return first
 
 
 def _as_slots(slots: set[int]) -> NDArray[np.intp]:
