@@ -46,8 +46,10 @@ _STOP_S = 10.0
 _RECORD_BYTES = 512  # what a record and its batch need at most besides key, value and headers
 _HEADER_BYTES = 10  # and a header besides name and value
 
-_Record: TypeAlias = tuple[bytes | None, bytes | None, Sequence[Header]]
+_Record: TypeAlias = tuple[bytes | None, bytes | None, list[Header]]
 """Key, value, headers."""
+
+_NO_HEADERS: list[Header] = []
 
 
 class KafkaSink:
@@ -203,7 +205,9 @@ class KafkaSink:
         """Hand over scores, in whole batches: one by one they would cost four times as much."""
         for each in scores:
             keys = [stream.encode() for stream in each.streams]
-            await self._send_batches(shard, list(zip(keys, encode_scores(shard, each), repeat(()), strict=False)))
+            await self._send_batches(
+                shard, list(zip(keys, encode_scores(shard, each), repeat(_NO_HEADERS), strict=False))
+            )
 
     async def deliver_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Hand over dead letters: original key, value and headers, and ours beside them."""
