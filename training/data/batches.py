@@ -8,15 +8,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from detector.records import Float32, Float64, Int64
+from detector.records import Float32, Float64
+from detector.stages.infer import CLOCK_FEATURES, WallClock
 from training.data.series import Series
-
-_MINUTE_NS = 60_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,26 +46,10 @@ def block(series: list[Series], zone: str) -> Block:
     """Pad streams to the longest of them, and to the one with most channels."""
     shape = (len(series), max(map(len, series)))
     values = np.full((*shape, max(len(one.channels) for one in series)), np.nan)
-    elapsed, clock = np.zeros(shape, np.float32), np.zeros((*shape, 4), np.float32)
+    elapsed, clock = np.zeros(shape, np.float32), np.zeros((*shape, CLOCK_FEATURES), np.float32)
+    wall = WallClock(zone)
     for row, one in enumerate(series):
         values[row, : len(one), : len(one.channels)] = one.values
         elapsed[row, : len(one)] = one.elapsed_s
-        clock[row, : len(one)] = clock_features(one.time_ns, zone)
+        clock[row, : len(one)] = wall.features(one.time_ns)
     return Block(series, values, (~np.isnan(values)).astype(np.float32), elapsed, clock)
-
-
-def clock_features(time_ns: Int64, zone: str) -> Float32:
-    """(T, K) sine and cosine of time of day and of day of week, at the start of the minute, in the plant's zone."""
-    minutes, where = np.unique(time_ns // _MINUTE_NS, return_inverse=True)
-    local = minutes + _offset_minutes(minutes, zone)
-    day = 2 * np.pi * (local % 1440) / 1440
-    week = 2 * np.pi * ((local + 3 * 1440) % 10_080) / 10_080  # 1970 began on a Thursday
-    return np.stack([np.sin(day), np.cos(day), np.sin(week), np.cos(week)], axis=1).astype(np.float32)[where]
-
-
-def _offset_minutes(minutes: Int64, zone: str) -> Int64:
-    """Minutes that the zone is ahead of UTC; asked once a quarter of an hour, where offsets may change."""
-    quarters, where = np.unique(minutes // 15, return_inverse=True)
-    place = ZoneInfo(zone)
-    offsets = [datetime.fromtimestamp(int(q) * 900, UTC).astimezone(place).utcoffset() for q in quarters]
-    return np.array([int(offset.total_seconds()) // 60 if offset else 0 for offset in offsets], np.int64)[where]

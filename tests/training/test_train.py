@@ -1,0 +1,173 @@
+"""From a configuration and a CSV to a bundle that scores, in a folder that is whole or says that it is not."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+from rich.console import Console
+from typer.testing import CliRunner
+
+from detector.cli import commands
+from detector.errors import InputError
+from detector.model.bundle import read_bundle
+from detector.model.session import Session
+from training import run as running
+from training.calibrate import _clusters
+from training.data.series import Series
+from training.progress import Progress
+from training.rollout import Run
+from training.run import export_weights, run_folder, train
+from training.settings import TrainSettings, load
+
+FILES = {"config.yaml", "epochs.csv", "metrics.json", "report.html", "weights.pt", "bundle.onnx"}
+
+
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three pumps in one small CSV."""
+    path = tmp_path_factory.mktemp("data") / "pumps.csv"
+    rng = np.random.default_rng(0)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["time", "pump", "flow", "pressure"])
+        for second in range(0, 6000, 10):
+            for pump in range(3):
+                flow = 100 * pump + 5 * np.sin(second / 300 + pump) + 0.1 * rng.standard_normal()
+                pressure = "" if rng.random() < 0.05 else 3 + 0.1 * flow + 0.02 * rng.standard_normal()
+                writer.writerow([second, f"p{pump}", flow, pressure])
+    return path
+
+
+def settings(plant: Path, output: Path, **model: object) -> TrainSettings:
+    return TrainSettings.model_validate(
+        {
+            "name": "small",
+            "data": {"paths": [str(plant)], "time_unit": "s", "stream": "pump", "units": {"flow": "m3/h"}},
+            "model": {"hidden": 8, "warm_up": 32, **model},
+            "fit": {"epochs": 3, "batch": 2, "chunk": 32, "learning_rate": 1e-2},
+            "output": str(output),
+        }
+    )
+
+
+def quiet() -> Progress:
+    return Progress(Console(file=io.StringIO()))
+
+
+def a_bundle_scores(path: Path, channels: int) -> bool:
+    """Whether the daemon's own session takes the bundle and gives finite results."""
+    bundle = read_bundle(path)
+    session, rows = Session(bundle), np.tile(bundle.initial_row(channels), (4, 1))
+    for second in range(50):
+        values = np.full((4, channels), float(second % 7))
+        observed, clock = np.ones((4, channels), np.float32), np.zeros((4, 4), np.float32)
+        step = session.step(values, observed, np.full((4, 1), 10, np.float32), clock, rows)
+        rows = step.next_state
+    return bool(
+        np.isfinite(step.score).all() and np.isfinite(rows).all() and rows.shape[1] == bundle.row_floats(channels)
+    )
+
+
+@pytest.mark.parametrize(
+    "model", [{"mode": "any", "cell": "gru"}, {"mode": "fixed", "cell": "lstm", "layers": 2}], ids=lambda m: m["mode"]
+)
+def test_training_leaves_a_whole_run_folder(plant: Path, tmp_path: Path, model: dict[str, object]) -> None:
+    """Either kind trains from a CSV, and leaves everything that the run folder promises."""
+    folder = train(settings(plant, tmp_path, **model), quiet())
+    assert {path.name for path in folder.iterdir()} == FILES
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["fit"]["validation_loss"] < metrics["fit"]["persistence_loss"] * 1.2
+    assert metrics["data"]["streams"], metrics["data"]["samples"] == (3, 1800)
+    assert len((folder / "epochs.csv").read_text().splitlines()) == 1 + metrics["fit"]["epochs"]
+    assert load(folder / "config.yaml") == settings(plant, tmp_path, **model)
+
+    bundle = read_bundle(folder / "bundle.onnx")
+    assert (bundle.name, bundle.version, bundle.warm_up) == ("small", "1", 32)
+    assert bundle.metadata["data"]["sha256"] == metrics["data"]["sha256"]
+    assert bundle.metadata["calibration"]["coverage"] == pytest.approx(metrics["calibration"]["coverage"])
+    assert bundle.metadata["channels"]["names"] == (["flow", "pressure"] if model["mode"] == "fixed" else None)
+    assert a_bundle_scores(folder / "bundle.onnx", channels=2)
+
+    report = (folder / "report.html").read_text()
+    assert "prefers-color-scheme: dark" in report
+    assert not any(word in report.partition("<body>")[2] for word in ("src=", "href="))  # needs nothing else
+
+
+def test_export_makes_the_same_bundle_again(plant: Path, tmp_path: Path) -> None:
+    """weights.pt is all that a bundle needs."""
+    folder = train(settings(plant, tmp_path), quiet())
+    again = export_weights(folder / "weights.pt", tmp_path / "again.onnx")
+    first, second = read_bundle(folder / "bundle.onnx"), read_bundle(again)
+    assert first.metadata == second.metadata
+    with pytest.raises(InputError, match=r"weights\.pt of a run"):
+        export_weights(plant, tmp_path / "none.onnx")
+
+
+def test_the_commands_are_found_by_the_daemons_own(plant: Path, tmp_path: Path) -> None:
+    """`tidewarden train` and `tidewarden export` work from the one command."""
+    config = tmp_path / "train.yaml"
+    config.write_text(f"name: a\ndata: {{paths: ['{plant}'], time_unit: s, stream: pump}}\nfit: {{epochs: 1}}\n")
+    runs = tmp_path / "runs"
+    trained = CliRunner().invoke(commands, ["train", "-c", str(config), "--set", "model.hidden=4", "-o", str(runs)])
+    assert trained.exit_code == 0, trained.output
+    (folder,) = runs.iterdir()
+    assert str(folder / "bundle.onnx") in trained.output
+    exported = CliRunner().invoke(commands, ["export", str(folder), "-o", str(tmp_path / "b.onnx")])
+    assert exported.exit_code == 0, exported.output
+    assert (tmp_path / "b.onnx").exists()
+
+
+def test_a_broken_run_says_so(plant: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that failed keeps what it has under a name that says so, with the reason."""
+
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("the disk is on fire")
+
+    monkeypatch.setattr(running, "calibrate", fails)
+    with pytest.raises(RuntimeError, match="on fire"):
+        train(settings(plant, tmp_path), quiet())
+    (folder,) = tmp_path.iterdir()
+    assert folder.suffix == ".broken"
+    assert "the disk is on fire" in (folder / "error.txt").read_text()
+
+
+def test_ctrl_c_marks_the_run(tmp_path: Path) -> None:
+    """Also an interrupted run is marked."""
+    with pytest.raises(KeyboardInterrupt), run_folder(tmp_path, "a"):
+        raise KeyboardInterrupt
+    assert [path.suffix for path in tmp_path.iterdir()] == [".broken"]
+
+
+def test_run_folders_never_meet(tmp_path: Path) -> None:
+    """Two runs in the same second get folders of their own; until it is whole a folder is called partial."""
+    with run_folder(tmp_path, "a") as first, run_folder(tmp_path, "a") as second:
+        assert (first.suffix, second.suffix) == (".partial", ".partial")
+    assert len({path.name for path in tmp_path.iterdir()}) == 2
+
+
+def test_exceedances_are_counted_in_clusters() -> None:
+    """Samples above the threshold fewer than ten samples apart are one alarm."""
+    score = np.zeros(100_000)
+    for start in range(1000, 100_000, 1000):
+        score[[start, start + 3, start + 9]] = 8.0
+    empty = np.zeros((len(score), 1))
+    one = Series("s", ("a",), np.arange(len(score)), empty, 0)
+    threshold, per_alarm = _clusters([Run(one, score, score, empty, empty, empty)], budget_per_day=1.0, period_s=1.0)
+    assert per_alarm == pytest.approx(3.0)
+    assert threshold == pytest.approx(np.log10(86_400 / 3))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
