@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from detector.alerts import rfc3339
 from detector.clock import ManualClock
 from detector.demo.plant import CHANNELS, HEALTHY_S, KINDS, MONDAY_NS, Plant
 from detector.demo.truth import GRACE_S, Truth, to_ns, total, verdict
@@ -69,10 +70,6 @@ def alert(stream: str, detected_at: str, anomaly: str = "a") -> Alert:
         labels={}, detector="default", bundle="b@1", time=detected_at, started_at=detected_at, detected_at=detected_at,
         ended_at=None, score=5.0, peak_score=5.0, threshold=4.0, channels=[], source=where,
     )  # fmt: skip
-
-
-def rfc3339(ns: int) -> str:
-    return f"{np.datetime64(ns, 'ns')}Z"[:26] + "Z"
 
 
 def test_an_anomaly_counts_for_the_fault_of_its_own_pump_and_time():
