@@ -175,15 +175,15 @@ class Telemetry:
             self._metrics.step_seconds.observe(seconds)
 
     def _count_scores(self, scores: Scores, mine: ShardStatus) -> None:
-        detector, days = scores.detector, scores.watched_s / _DAY_S
+        detector = scores.detector
         self.status.samples += len(scores)
         self._metrics.samples.labels(detector).inc(len(scores))
         self._metrics.threshold.labels(detector).set(float(np.mean(scores.threshold)))
-        self._metrics.stream_days.labels(detector).inc(days)
+        self._metrics.watched.labels(detector).inc(scores.watched_s)
         mine.last_event_ns = max(mine.last_event_ns, int(scores.event_ns.max()))
         self._metrics.last_event.labels(*mine.labels).set(mine.last_event_ns / 1e9)
         if bundle := self.status.bundles.get(detector):
-            bundle.watched_days += days
+            bundle.watched_days += scores.watched_s / _DAY_S
             self._metrics.realised.labels(detector).set(bundle.realised_per_day or 0.0)
 
     def _count_alert(self, alert: Alert) -> None:
