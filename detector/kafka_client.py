@@ -12,7 +12,6 @@ import random
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -70,24 +69,14 @@ def _password(settings: KafkaClientSettings) -> str:
 
 
 def _ssl_context(settings: KafkaClientSettings) -> ssl.SSLContext:
-    for path in (settings.ca_file, settings.certificate_file, settings.key_file):
-        _require_readable(path)
     try:
         context = ssl.create_default_context(cafile=settings.ca_file)
         if settings.certificate_file is not None:
             context.load_cert_chain(settings.certificate_file, settings.key_file)
-    except ssl.SSLError as error:  # which of the files it was, OpenSSL does not say
+    except OSError as error:  # also ssl.SSLError; which of the files it was, OpenSSL does not say
         files = settings.certificate_file or settings.ca_file
         raise ConfigurationError(files, "is not usable", expected="PEM, and a key that fits", got=error) from error
     return context
-
-
-def _require_readable(path: Path | None) -> None:
-    try:
-        if path is not None:
-            path.open("rb").close()
-    except OSError as error:
-        raise ConfigurationError(path, "cannot be read", got=error.strerror or error) from error
 
 
 def require_c_extension() -> None:
