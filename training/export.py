@@ -1,8 +1,8 @@
 """Export: a detector becomes one ONNX file with its metadata, or an error that says why it must not.
 
-`export` converts `Detector.step` by `torch.onnx.export(dynamo=True)` with a dynamic number of rows (and of channels for `any`), writes
-the metadata of docs/contract.md, and then has the file proved (proofs.py) on the very runtime and settings of the daemon, before it
-gets its name: a bundle that exists has passed.
+`export` converts `Detector.step` by `torch.onnx.export(dynamo=True)` with a dynamic number of rows (and of channels
+for `any`), writes the metadata of docs/contract.md, and then has the file proved (proofs.py) on the very runtime
+and settings of the daemon, before it gets its name: a bundle that exists has passed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from training.proofs import prove
 
 OPSET = 20
 _BROADCASTING = {"Add", "Sub", "Mul", "Div", "Max", "Min", "Greater", "Less", "LessOrEqual", "GreaterOrEqual"}
-TOLERANCE = {"score": 0.03, "state": 1e-3}
+TOLERANCE = {"score": 0.03, "state": 0.03}
 
 
 def export(
@@ -104,7 +104,10 @@ def _convert(detector: Detector) -> onnx.ModelProto:
 
 
 def _lift_scalars(graph: onnx.GraphProto) -> None:
-    """Give scalar constants the rank of what they meet: (1024, 1, 1) with () takes ONNX Runtime 7 us, with (1, 1, 1) 0.3."""
+    """Give scalar constants the rank of what they meet.
+
+    ONNX Runtime 1.31 adds () to (1024, 1, 1) in 7 us, row by row, and (1, 1, 1) to it in 0.3 us.
+    """
     constants = {tensor.name: tensor for tensor in graph.initializer}
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in (*graph.input, *graph.value_info)}
     for node in graph.node:

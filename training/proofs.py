@@ -1,5 +1,217 @@
-"""Proofs."""
+"""What a bundle must show before it gets its name.
+
+    parity       torch and ONNX Runtime agree for 1,000 samples of every kind of stream, within the stored tolerance
+    invariance   a row's bits do not depend on its wave's size, on its place in it, or on how memory is aligned
+    finiteness   no stream, however hostile, makes an output or the memory non-finite
+
+All on the daemon's own session: other settings give other bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from detector.errors import BundleError
+from detector.model.bundle import Bundle
+from detector.model.session import OUTPUTS, Session
+from detector.records import Float32, Float64
+from training.graph import Detector
+
+STEPS = 1_000
+SIZES = (1, 2, 3, 7, 64, 257)
+"""Rows of a wave: one, odd ones, a power of two and one more than that."""
+ALIGNMENTS = (0, 4, 16, 32)
+"""Bytes after a 64-byte boundary."""
+CHANNELS = (1, 3, 7)
+"""Numbers of channels that an `any` bundle is proved for."""
+
+_BOUNDARY = 64
+_SEED = 20
 
 
-def prove(detector, bundle):
-    pass
+class Wave(NamedTuple):
+    """One wave's inputs, in the contract's order."""
+
+    values: Float64
+    observed: Float32
+    elapsed: Float32
+    clock: Float32
+    state: Float32
+
+
+Run: TypeAlias = Callable[..., Sequence[NDArray[np.generic]]]
+"""Takes a wave's arrays and gives the outputs, rows first."""
+
+
+def prove(detector: Detector, bundle: Bundle) -> None:
+    """Raise BundleError, saying what failed, unless all three hold."""
+    session = Session(bundle, "cpu")
+    for channels in [len(bundle.channels)] if bundle.channels else CHANNELS:
+        state = check_finite(session, channels)
+        if channels == (len(bundle.channels) if bundle.channels else CHANNELS[1]):
+            state = check_parity(detector, session, channels)
+        check_invariance(session.step, _mature_wave(bundle, channels, state), bundle.path)
+
+
+def check_parity(detector: Detector, session: Session, channels: int, steps: int = STEPS) -> Float32:
+    """Run torch and ONNX Runtime side by side, each on its own memory; gives back the last rows."""
+    bundle = session.bundle
+    feed = ordinary(channels, steps)
+    rows = bundle.initial_row(channels)
+    theirs, ours = (np.tile(rows, (feed.values.shape[1], 1)) for _ in range(2))
+    for t in range(steps):
+        moment = [part[t] for part in feed[:4]]
+        with torch.inference_mode():
+            expected = [part.numpy() for part in detector.step(*map(torch.from_numpy, (*moment, theirs)))]
+        got = session.step(*moment, ours)
+        theirs, ours = expected[-1], got.next_state
+        apart = {
+            "score": (np.abs(expected[0][:, 0] - got.score), bundle.tolerance.score),
+            "state": (np.abs(theirs - ours) / (1 + np.abs(theirs)), bundle.tolerance.state),
+        }
+        for name, (difference, tolerance) in apart.items():
+            # The last bit may decide on which side of a limit a sample falls; that moves few numbers, and little.
+            if not (difference.max() <= tolerance and np.quantile(difference, 0.9) <= tolerance / 100):
+                what = f"{name} in torch and ONNX Runtime at sample {t}"
+                raise BundleError(bundle.path, what, expected=f"within {tolerance}", got=difference.max())
+    return ours
+
+
+def check_invariance(run: Run, wave: Sequence[NDArray[np.generic]], where: object) -> None:
+    """Compare every row's bits, in waves of all sizes, positions and alignments, with the row alone.
+
+    Args:
+        run: What is to be shown invariant.
+        wave: Inputs with at least max(SIZES) unlike rows.
+        where: What an error is to name.
+    """
+    rows = max(SIZES)
+    alone = [[part.tobytes() for part in run(*(_placed(part[i : i + 1], 0) for part in wave))] for i in range(rows)]
+    for size in SIZES:
+        for number, alignment in enumerate(ALIGNMENTS):
+            pick = (np.arange(size) * (2 * number + 1) + number * 31) % rows
+            outputs = run(*(_placed(part[pick], alignment) for part in wave))
+            for which, output in enumerate(outputs):
+                for position, row in enumerate(pick):
+                    if output[position].tobytes() != alone[row][which]:
+                        raise BundleError(
+                            where,
+                            f"output {which} of a row depends on its wave",
+                            expected="the same bits as alone",
+                            got=f"others at position {position} of {size}, {alignment} bytes after a boundary",
+                        )
+
+
+def check_finite(session: Session, channels: int, steps: int = STEPS) -> Float32:
+    """Run streams that no sensor should send; gives back the last rows."""
+    bundle = session.bundle
+    feed = hostile(channels, steps)
+    state = np.tile(bundle.initial_row(channels), (feed.values.shape[1], 1))
+    for t in range(steps):
+        outputs = session.step(*(part[t] for part in feed[:4]), state)
+        state = outputs.next_state
+        for name, output in zip(OUTPUTS, outputs, strict=True):
+            if not np.isfinite(output).all():
+                row = int(np.argwhere(~np.isfinite(output))[0][0])
+                raise BundleError(
+                    bundle.path,
+                    f"{name} at sample {t}",
+                    expected="finite",
+                    got=f"NaN or infinity for {HOSTILE[row % len(HOSTILE)]}",
+                )
+    return state
+
+
+def ordinary(channels: int, steps: int, rows: int = 8) -> Wave:
+    """Streams as sensors send them: (steps, rows, ...); waves, noise, walks, jumps, gaps and missing cells."""
+    random = np.random.default_rng(_SEED)
+    shape = (steps, rows, channels)
+    t = np.arange(steps)[:, None, None]
+    noise = random.normal(size=shape)
+    wave = np.sin(t / random.uniform(3, 60, (rows, channels)))
+    walk = noise.cumsum(axis=0) * 0.1
+    jump = (t > random.integers(steps // 4, steps, (rows, channels))) * random.normal(size=(rows, channels)) * 5
+    values = (
+        100 * random.normal(size=(rows, channels)) + 3 * wave + noise * random.uniform(0.01, 1, channels) + walk + jump
+    )
+    values += (random.uniform(size=shape) < 0.003) * 20 * noise
+    return Wave(values, _some_missing(random, shape), *_times(random, steps, rows), np.zeros((0, 0), np.float32))
+
+
+HOSTILE = (
+    "constant", "zero", "1e30", "-1e30", "1e-30", "1e300", "alternating", "alternating 1e30", "constant then 1e30",
+    "counter at 1e12", "counter reset", "denormal", "not finite", "noise", "exponential", "long gaps",
+)  # fmt: skip
+"""What `hostile` sends, a row each."""
+
+
+def hostile(channels: int, steps: int) -> Wave:
+    """Streams that no sensor should send: (steps, len(HOSTILE), ...)."""
+    random = np.random.default_rng(_SEED)
+    t = np.arange(steps, dtype=np.float64)
+    sign = 1 - 2 * (t % 2)
+    noise = random.normal(size=steps)
+    bad = np.array([np.nan, np.inf, -np.inf, 3.3e38, 1.0])
+    kinds = [
+        0 * t + 7, 0 * t, 0 * t + 1e30, 0 * t - 1e30, 0 * t + 1e-30, 0 * t + 1e300, sign, sign * 1e30,
+        np.where(t < steps / 2, 5, 1e30), 1e12 + t, np.where(t < steps / 2, 1e12 + t, t), 5e-324 * sign,
+        bad[(t % len(bad)).astype(int)], noise, np.exp(np.minimum(t, 85)), noise,
+    ]  # fmt: skip
+    values = np.repeat(np.stack(kinds, axis=1)[:, :, None], channels, axis=2)
+    observed = _some_missing(random, values.shape)
+    observed[:, : len(HOSTILE) // 2] = 1
+    values[observed == 0] = np.nan
+    elapsed, clock = _times(random, steps, len(HOSTILE))
+    elapsed[:, -1] *= 10.0 ** random.integers(-9, 9, (steps, 1))
+    return Wave(values, observed, elapsed, clock, np.zeros((0, 0), np.float32))
+
+
+def _some_missing(random: np.random.Generator, shape: tuple[int, ...]) -> Float32:
+    """A cell in ten missing, but never all of a sample."""
+    observed = (random.uniform(size=shape) < 0.9).astype(np.float32)
+    observed[..., 0] = np.maximum(observed[..., 0], 1 - observed.max(axis=-1))
+    return observed
+
+
+def _times(random: np.random.Generator, steps: int, rows: int) -> tuple[Float32, Float32]:
+    elapsed = (
+        60 * random.uniform(0.9, 1.1, (steps, rows, 1)) * (1 + 20 * (random.uniform(size=(steps, rows, 1)) < 0.01))
+    )
+    elapsed[0] = 0
+    angle = np.arange(steps)[:, None, None] * np.array([2 * np.pi / 1440, 2 * np.pi / 10_080])
+    clock = np.concatenate([np.sin(angle), np.cos(angle)], axis=-1)[..., [0, 2, 1, 3]]
+    return elapsed.astype(np.float32), np.repeat(clock, rows, axis=1).astype(np.float32)
+
+
+def _mature_wave(bundle: Bundle, channels: int, state: Float32) -> Wave:
+    """Unlike rows for the proof of invariance: what streams remember after a while, each stirred a little."""
+    random = np.random.default_rng(_SEED)
+    rows = max(SIZES)
+    stirred = state[np.arange(rows) % len(state)] * random.uniform(0.9, 1.1, (rows, state.shape[1])).astype(np.float32)
+    fresh = np.arange(rows) % 5 == 0
+    stirred[fresh] = bundle.initial_row(channels)
+    return Wave(
+        random.normal(size=(rows, channels)) * 10.0 ** random.integers(-3, 6, (rows, 1)),
+        _some_missing(random, (rows, channels)),
+        random.uniform(1, 100, (rows, 1)).astype(np.float32),
+        random.uniform(-1, 1, (rows, bundle.clock_features)).astype(np.float32),
+        stirred,
+    )
+
+
+def _placed(array: NDArray[np.generic], offset: int) -> NDArray[np.generic]:
+    """A copy that begins so many bytes after a boundary; ONNX Runtime reads it in place.
+
+    A view of a common array would always lie as the array does, and hide what depends on it.
+    """
+    offset = -(-offset // array.itemsize) * array.itemsize
+    buffer = np.empty(array.nbytes + 2 * _BOUNDARY, np.uint8)
+    start = -buffer.ctypes.data % _BOUNDARY + offset
+    placed = buffer[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    placed[...] = array
+    return placed

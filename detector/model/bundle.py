@@ -1,8 +1,9 @@
 """The bundle: one ONNX file that is a whole detector, with its metadata (docs/contract.md).
 
-`read_bundle` reads and checks it without ONNX Runtime: it finds the metadata among the file's top-level protobuf fields, verifies the
-graph's checksum and the metadata's own consistency, and answers what the daemon asks: how long a row is, what a new row holds, what the
-fields of a row are called. It never looks at the arithmetic; running it is session.py's work.
+`read_bundle` reads and checks it without ONNX Runtime: it finds the metadata among the file's top-level protobuf
+fields, verifies the graph's checksum and the metadata's own consistency, and answers what the daemon asks: how long
+a row is, what a new row holds, what the fields of a row are called. It never looks at the arithmetic; running it is
+session.py's work.
 """
 
 from __future__ import annotations

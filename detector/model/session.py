@@ -1,19 +1,19 @@
 """The only door to ONNX Runtime: runs a bundle's `step` on waves of rows.
 
-A session is set up so that what it computes for a row depends on that row alone: one thread per call, sequential, constant weights
-prepacked. Parallelism is several waves at once, each call on its own thread. `self_test` proves it on the machine at hand
-before the daemon reports ready.
+A session is set up so that what it computes for a row depends on that row alone: one thread per call, sequential,
+constant weights prepacked. Parallelism is several waves at once, each call on its own thread. `self_test` proves it
+on the machine at hand before the daemon reports ready.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import platform
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detector.errors import BundleError, ConfigurationError
 from detector.model.bundle import Bundle
@@ -23,9 +23,12 @@ INPUTS = ("values", "observed", "elapsed", "clock", "state")
 OUTPUTS = ("score", "blame", "expected", "lower", "upper", "next_state")
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_TYPES = {"float": np.dtype(np.float32), "double": np.dtype(np.float64)}
 _FLOAT64 = {"values", "expected", "lower", "upper"}
-_WARNINGS_ONLY = 3  # ONNX Runtime's log level for errors and worse; it warns of what is normal here
+_ERRORS = 3  # ONNX Runtime's log level; it warns of what is normal here
+_TEST_ROWS, _TEST_SIZES = 64, (7, 64, 256)
+
+
+_Wave: TypeAlias = tuple[Float64, Float32, Float32, Float32, Float32]
 
 
 class StepOutput(NamedTuple):
@@ -80,20 +83,23 @@ class Session:
 
     def self_test(self, channels: int) -> None:
         """Prove that a row's bits do not depend on its wave, here and now; raises BundleError where they do."""
-        rows = _random_wave(self.bundle, channels, 64)
-        alone = [self.step(*(np.ascontiguousarray(part[i : i + 1]) for part in rows)) for i in range(64)]
-        for size in (7, 64, 256):
-            pick = np.arange(size) * 11 % 64
-            wave = self.step(*(np.ascontiguousarray(part[pick]) for part in rows))
-            for name, got in zip(OUTPUTS, wave, strict=True):
-                expected = np.concatenate([getattr(alone[i], name) for i in pick])
-                if expected.tobytes() != got.tobytes():
+        rows = _random_wave(self.bundle, channels, _TEST_ROWS)
+        alone = [self._outputs(rows, np.array([row])) for row in range(_TEST_ROWS)]
+        for size in _TEST_SIZES:
+            pick = np.arange(size) * 11 % _TEST_ROWS
+            for name, got, *expected in zip(
+                OUTPUTS, self._outputs(rows, pick), *(alone[row] for row in pick), strict=True
+            ):
+                if got.tobytes() != np.concatenate(expected).tobytes():
                     raise BundleError(
                         self.bundle.path,
                         f"{name} of a row depends on the wave it is in (wave of {size})",
                         expected="the same bits as alone",
                         hint=f"not to be used on this machine: {self.numerics}",
                     )
+
+    def _outputs(self, rows: _Wave, pick: NDArray[np.intp]) -> StepOutput:
+        return self.step(rows[0][pick], rows[1][pick], rows[2][pick], rows[3][pick], rows[4][pick])
 
     def _check_signature(self) -> None:
         """The graph must take and give what the contract says, with the row that the metadata promise."""
@@ -106,28 +112,29 @@ class Session:
             if set(names) != set(nodes):
                 raise BundleError(self.bundle.path, f"graph's {kind}s", expected=sorted(names), got=sorted(nodes))
             for name in names:
-                expected = np.dtype(np.float64 if name in _FLOAT64 else np.float32)
-                if _TYPES.get(nodes[name].type[7:-1]) != expected or len(nodes[name].shape) != 2:
-                    got = f"{nodes[name].type} {nodes[name].shape}"
+                node, expected = nodes[name], "tensor(double)" if name in _FLOAT64 else "tensor(float)"
+                if node.type != expected or len(node.shape) != 2:
+                    got = f"{node.type} of shape {node.shape}"
                     raise BundleError(
-                        self.bundle.path, f"graph's {kind} {name}", expected=f"{expected} (B, ...)", got=got
+                        self.bundle.path, f"graph's {kind} {name}", expected=f"{expected} of rank 2", got=got
                     )
         width = given["state"].shape[1]
         channels = self.bundle.channels
         if channels is not None and width != self.bundle.row_floats(len(channels)):
-            expected = self.bundle.row_floats(len(channels))
-            raise BundleError(self.bundle.path, "row of the graph", expected=f"{expected} floats", got=width)
+            floats = self.bundle.row_floats(len(channels))
+            raise BundleError(self.bundle.path, "row of the graph", expected=f"{floats} floats", got=width)
 
 
 def _runtime() -> Any:
     try:
-        return importlib.import_module("onnxruntime")
+        import onnxruntime
     except ImportError as error:
         raise ConfigurationError(
             "device",
             "ONNX Runtime is not installed",
             hint="install tidewarden[cpu], or tidewarden[gpu] for a machine with CUDA",
         ) from error
+    return onnxruntime
 
 
 def _choose_provider(ort: Any, device: str) -> str:
@@ -155,11 +162,11 @@ def _options(ort: Any) -> Any:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     # Without it a wave of one row takes another path through the matrix product, and gets other bits.
     options.add_session_config_entry("session.disable_prepacking", "0")
-    options.log_severity_level = _WARNINGS_ONLY
+    options.log_severity_level = _ERRORS
     return options
 
 
-def _random_wave(bundle: Bundle, channels: int, rows: int) -> tuple[Float64, Float32, Float32, Float32, Float32]:
+def _random_wave(bundle: Bundle, channels: int, rows: int) -> _Wave:
     """A wave of unlike rows, the same on every machine."""
     random = np.random.default_rng(7)
     state = np.tile(bundle.initial_row(channels), (rows, 1))

@@ -1,8 +1,9 @@
 """Recurrent cells: one definition each, in two speeds.
 
-A cell carries a hidden state of `state_width` floats per row. `step` is the arithmetic that is exported: explicit matrix products and
-gates, which ONNX Runtime runs faster than its own GRU and LSTM operators. `unroll` walks many samples at once with torch's
-kernels over the *same* weights, for training; a test proves the two equal within tolerance.
+A cell carries a hidden state of `state_width` floats per row. `step` is the arithmetic that is exported: explicit
+matrix products and gates, which ONNX Runtime runs faster than its own GRU and LSTM operators. `unroll` walks many
+samples at once with torch's kernels over the *same* weights, for training; a test proves the two equal within
+tolerance.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class Cell(nn.Module, ABC):
             lengths: How many inputs each row has, 1 at least, on the CPU; all T where None.
 
         Returns:
-            The output after each input (M, T, hidden), undefined past a row's length, and the last state (M, state_width).
+            The output after each input (M, T, hidden), undefined past a row's length, and the last state.
         """
 
     def output(self, state: Tensor) -> Tensor:

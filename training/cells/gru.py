@@ -11,8 +11,8 @@ Torch stacks the three matrices in the order r, z, n.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from training.cells.base import Cell, flatten_vectors, run_kernel
 
@@ -37,9 +37,9 @@ class Gru(Cell):
     def _layer(self, layer: int, x: Tensor, h: Tensor) -> Tensor:
         w, u, b, c = (stacked.chunk(3) for stacked in self.kernel.all_weights[layer])
         both = torch.cat([x, h], dim=-1)
-        reset = torch.sigmoid(F.linear(both, torch.cat([w[0], u[0]], dim=1), b[0] + c[0]))
-        keep = torch.sigmoid(F.linear(both, torch.cat([w[1], u[1]], dim=1), b[1] + c[1]))
-        candidate = torch.tanh(F.linear(x, w[2], b[2]) + reset * F.linear(h, u[2], c[2]))
+        reset = torch.sigmoid(linear(both, torch.cat([w[0], u[0]], dim=1), b[0] + c[0]))
+        keep = torch.sigmoid(linear(both, torch.cat([w[1], u[1]], dim=1), b[1] + c[1]))
+        candidate = torch.tanh(linear(x, w[2], b[2]) + reset * linear(h, u[2], c[2]))
         return candidate + keep * (h - candidate)
 
     def unroll(self, x: Tensor, state: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:

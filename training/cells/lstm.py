@@ -13,8 +13,8 @@ Torch stacks the four matrices in the order i, f, g, o.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from training.cells.base import Cell, flatten_vectors, run_kernel
 
@@ -41,7 +41,7 @@ class Lstm(Cell):
     def _layer(self, layer: int, x: Tensor, c: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         w, u, b, d = (stacked.chunk(4) for stacked in self.kernel.all_weights[layer])
         both = torch.cat([x, h], dim=-1)
-        i, f, g, o = (F.linear(both, torch.cat([w[k], u[k]], dim=1), b[k] + d[k]) for k in range(4))
+        i, f, g, o = (linear(both, torch.cat([w[k], u[k]], dim=1), b[k] + d[k]) for k in range(4))
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         return c, torch.sigmoid(o) * torch.tanh(c)
 

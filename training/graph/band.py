@@ -1,7 +1,8 @@
 """Band: keeps its promise of coverage whatever the forecaster is worth on this stream.
 
-The forecaster's outer quantiles are widened by a factor kept in the row, which grows at every miss and shrinks at every hit so that in
-the long run the promised share of samples falls inside (adaptive conformal inference, Gibbs and Candes 2021, on a log scale).
+The forecaster's outer quantiles are widened by a factor kept in the row, which grows at every miss and shrinks at
+every hit so that in the long run the promised share of samples falls inside (adaptive conformal inference, Gibbs
+and Candes 2021, on a log scale).
 """
 
 from __future__ import annotations

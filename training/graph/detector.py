@@ -2,8 +2,8 @@
 
     step(values, observed, elapsed, clock, state) -> (score, blame, expected, lower, upper, next_state)
 
-`step` is the only definition of the arithmetic: it is exported as it stands (docs/contract.md), and training unrolls its parts over
-time. The dataflow, in reading order:
+`step` is the only definition of the arithmetic: it is exported as it stands (docs/contract.md), and training
+unrolls its parts over time. The dataflow, in reading order:
 
     Scale > Forecaster > Coverage > Evidence    per channel, in the channel's block of the row
     power mean over the channels > Tail         per stream, in the joint block

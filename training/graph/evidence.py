@@ -1,11 +1,13 @@
 """Evidence: is this channel doing what it usually does, on several time scales at once?
 
-Sixteen *features* are moving averages of five quantities (residual, level, their energies, size of change) over half-lives from one sample to 64.
-Each is then measured by its own running mean and variance in this very channel, learnt at every sample, also during anomalies:
-a study on public series found that to be worth more than any forecaster, and gating it to be worth much less. The
-mean square of the standardised features is the channel's strangeness q, about 1 when all is as usual.
+Sixteen *features* are moving averages of five quantities (residual, level, their energies, size of change) over
+half-lives from one sample to 64. Each is then measured by its own running mean and variance in this very channel,
+learnt at every sample, also during anomalies: a study on public series found that to be worth more than any
+forecaster, and gating it to be worth much less. The mean square of the standardised features is the channel's
+strangeness q, about 1 when all is as usual.
 
-Features and q are separate steps (`features`, `strangeness`), so that another way of measuring may be put between them.
+Features and q are separate steps (`features`, `strangeness`), so that another way of measuring may be put between
+them.
 """
 
 from __future__ import annotations

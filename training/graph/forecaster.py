@@ -1,15 +1,16 @@
 """The trained part: what the next sample will be, as quantiles, from what the recurrent cell remembers.
 
-The forecast for a sample is made when the sample arrives, from the hidden state before it and a small *query*: how long the gap was and what
-time it is. So an irregular stream is asked the right question, and no pending forecast waits in the row. A forecast is a change since the
-last value in units of the channel's own change scale, built as
+The forecast for a sample is made when the sample arrives, from the hidden state before it and a small *query*: how
+long the gap was and what time it is. So an irregular stream is asked the right question, and no pending forecast
+waits in the row. A forecast is a change since the last value in units of the channel's own change scale, built as
 
     centre = bias + pull * (way back to the mean) + push * (last change),    all three by the head
     quantiles = centre + (-w1 - w0, -w1, 0, w2, w2 + w3),                   w = exp(head) > 0, so they never cross
 
-An untrained head is persistence with the spread of a Gaussian walk. `SharedForecaster` has one set of weights for every
-channel and remembers in the channel's block: bundles for any channels. `JointForecaster` is one net over all channels and
-remembers in the joint block: bundles for fixed channels. `step` is exported; `unroll` is the same over T samples, for training.
+An untrained head is persistence with the spread of a Gaussian walk. `SharedForecaster` has one set of weights for
+every channel and remembers in the channel's block: bundles for any channels. `JointForecaster` is one net over all
+channels and remembers in the joint block: bundles for fixed channels. `step` is exported; `unroll` is the same over
+T samples, for training.
 """
 
 from __future__ import annotations

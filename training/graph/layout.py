@@ -1,7 +1,8 @@
 """Where each field stands in the row: the one place that knows.
 
-The row is `[joint | channel 0 | channel 1 | ...]`; a `Layout` describes the joint part or one channel's part as named fields in
-order. Inside the graph a block is split into its fields by one operator and joined again by another.
+The row is `[joint | channel 0 | channel 1 | ...]`; a `Layout` describes the joint part or one channel's part as
+named fields in order. Inside the graph a block is split into its fields by one operator and joined again by
+another.
 """
 
 from __future__ import annotations

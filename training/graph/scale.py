@@ -1,12 +1,13 @@
 """Running scale: raw engineering units in, unit-free numbers out, from the first samples on.
 
-*Origin*: the last observed value, kept as two float32 whose sum in float64 is exact to 48 bits. All else is relative to it,
-so a counter at 1e12 keeps its steps of 1. *Robustness*: no single sample moves a statistic by more than a few of its own
-units (Huber 1964). *Escape*: a scale that is far too small, as after a constant stretch, grows by half at every sample
-until it fits, because what a change may count for is taken from a quick scale as well as from the slow one.
+*Origin*: the last observed value, kept as two float32 whose sum in float64 is exact to 48 bits. All else is
+relative to it, so a counter at 1e12 keeps its steps of 1. *Robustness*: no single sample moves a statistic by more
+than a few of its own units (Huber 1964). *Escape*: a scale that is far too small, as after a constant stretch,
+grows by half at every sample until it fits, because what a change may count for is taken from a quick scale as well
+as from the slow one.
 
-Selection (`where`) is what keeps unobserved cells out; it stands at the entrance only, for it is slow. Behind it everything
-is finite and arithmetic may take over.
+Selection (`where`) is what keeps unobserved cells out; it stands at the entrance only, for it is slow. Behind it
+everything is finite and arithmetic may take over.
 """
 
 from __future__ import annotations

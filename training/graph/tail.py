@@ -1,7 +1,8 @@
 """Tail: how improbable is so much strangeness, for this stream?
 
-Keeps the running median and the running 98 % quantile of u = log strangeness by stochastic approximation (Robbins and Monro 1951),
-and the mean excess above the latter. Above it the tail is exponential, which makes it a power law in strangeness itself:
+Keeps the running median and the running 98 % quantile of u = log strangeness by stochastic approximation (Robbins
+and Monro 1951), and the mean excess above the latter. Above it the tail is exponential, which makes it a power law
+in strangeness itself:
 
     nines(u) = 0.3 at the median, 1.7 at the 98 % quantile, linear between; + log10(e) * excess / mean excess above
 
