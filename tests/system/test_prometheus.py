@@ -34,7 +34,7 @@ DASHBOARD = ROOT / "deploy/grafana/dashboards/tidewarden.json"
 SCRAPE = ROOT / "deploy/prometheus/prometheus.yml"
 SUBSTITUTED = {"$__rate_interval": "10s", "$__range": "1m", "$instance": ".*"}
 PATIENCE_S = 90.0
-STREAMS, SAMPLES, SPEED = 20, 6000, 60.0  # one sample a second and stream: the replay lasts 100 s
+STREAMS, SAMPLES, SPEED = 20, 12_000, 150.0  # one sample a second and stream: the replay lasts 80 s
 
 
 def program(name: str) -> str:
@@ -106,7 +106,9 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     write_feed(folder / "feed.jsonl")
     configuration = {
         "sources": {"feed": {"type": "file", "paths": ["feed.jsonl"], "speed": SPEED}},
-        "detectors": {"default": {"bundle": str(ROOT / "tests/golden/tiny-any.onnx")}},
+        "detectors": {
+            "default": {"bundle": str(ROOT / "tests/golden/tiny-any.onnx"), "decide": {"budget_per_day": 20}}
+        },
         "sinks": {
             "alerts": {"out": {"type": "file", "path": "alerts.jsonl"}},
             "dead_letters": {"broken": {"type": "file", "path": "broken.jsonl"}},
