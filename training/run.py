@@ -21,6 +21,7 @@ import itertools
 import json
 import pickle
 import traceback
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -105,6 +106,8 @@ def export_weights(weights: Path, bundle: Path) -> Path:
     Raises:
         InputError: the file is not what `train` writes.
     """
+    if not zipfile.is_zipfile(weights):  # torch raises whatever comes to its mind
+        raise InputError(weights, "cannot be read", expected="weights.pt of a run")
     try:
         saved = torch.load(weights, weights_only=True)
         detector = Detector(DetectorShape(**saved["shape"]))

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-from detector.cli import commands
+from detector.cli import app
 from detector.errors import InputError
 from detector.model.bundle import read_bundle
 from detector.model.session import Session
@@ -77,36 +77,53 @@ def a_bundle_scores(path: Path, channels: int) -> bool:
     )
 
 
-@pytest.mark.parametrize(
-    "model", [{"mode": "any", "cell": "gru"}, {"mode": "fixed", "cell": "lstm", "layers": 2}], ids=lambda m: m["mode"]
-)
-def test_training_leaves_a_whole_run_folder(plant: Path, tmp_path: Path, model: dict[str, object]) -> None:
+MODELS = {"any": {"mode": "any", "cell": "gru"}, "fixed": {"mode": "fixed", "cell": "lstm", "layers": 2}}
+
+
+@pytest.fixture(scope="module")
+def folders(plant: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The run folder of either kind."""
+    runs = tmp_path_factory.mktemp("runs")
+    return {mode: train(settings(plant, runs / mode, **model), quiet()) for mode, model in MODELS.items()}
+
+
+@pytest.mark.parametrize("mode", MODELS)
+def test_training_leaves_a_whole_run_folder(plant: Path, folders: dict[str, Path], mode: str) -> None:
     """Either kind trains from a CSV, and leaves everything that the run folder promises."""
-    folder = train(settings(plant, tmp_path, **model), quiet())
+    folder = folders[mode]
     assert {path.name for path in folder.iterdir()} == FILES
-    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["fit"]["validation_loss"] < metrics["fit"]["persistence_loss"] * 1.2
-    assert metrics["data"]["streams"], metrics["data"]["samples"] == (3, 1800)
+    assert (metrics["data"]["streams"], metrics["data"]["samples"]) == (3, 1800)
     assert len((folder / "epochs.csv").read_text().splitlines()) == 1 + metrics["fit"]["epochs"]
-    assert load(folder / "config.yaml") == settings(plant, tmp_path, **model)
+    assert load(folder / "config.yaml") == settings(plant, folder.parent, **MODELS[mode])
 
+
+@pytest.mark.parametrize("mode", MODELS)
+def test_the_trained_bundle_scores(folders: dict[str, Path], mode: str) -> None:
+    """The daemon's own session takes the bundle, whose metadata say what training measured."""
+    folder = folders[mode]
+    metrics = json.loads((folder / "metrics.json").read_text())
     bundle = read_bundle(folder / "bundle.onnx")
     assert (bundle.name, bundle.version, bundle.warm_up) == ("small", "1", 32)
     assert bundle.metadata["data"]["sha256"] == metrics["data"]["sha256"]
     assert bundle.metadata["calibration"]["coverage"] == pytest.approx(metrics["calibration"]["coverage"])
-    assert bundle.metadata["channels"]["names"] == (["flow", "pressure"] if model["mode"] == "fixed" else None)
+    assert bundle.metadata["channels"]["names"] == (["flow", "pressure"] if mode == "fixed" else None)
     assert a_bundle_scores(folder / "bundle.onnx", channels=2)
 
-    report = (folder / "report.html").read_text()
+
+def test_the_report_needs_nothing_else(folders: dict[str, Path]) -> None:
+    """One HTML file for light and dark screens, which loads nothing from elsewhere."""
+    report = (folders["any"] / "report.html").read_text()
     assert "prefers-color-scheme: dark" in report
-    assert not any(word in report.partition("<body>")[2] for word in ("src=", "href="))  # needs nothing else
+    assert not any(word in report.partition("<body>")[2] for word in ("src=", "href="))
 
 
-def test_export_makes_the_same_bundle_again(plant: Path, tmp_path: Path) -> None:
+def test_export_makes_the_same_bundle_again(plant: Path, folders: dict[str, Path], tmp_path: Path) -> None:
     """weights.pt is all that a bundle needs."""
-    folder = train(settings(plant, tmp_path), quiet())
+    folder = folders["any"]
     again = export_weights(folder / "weights.pt", tmp_path / "again.onnx")
     first, second = read_bundle(folder / "bundle.onnx"), read_bundle(again)
     assert first.metadata == second.metadata
@@ -119,11 +136,11 @@ def test_the_commands_are_found_by_the_daemons_own(plant: Path, tmp_path: Path) 
     config = tmp_path / "train.yaml"
     config.write_text(f"name: a\ndata: {{paths: ['{plant}'], time_unit: s, stream: pump}}\nfit: {{epochs: 1}}\n")
     runs = tmp_path / "runs"
-    trained = CliRunner().invoke(commands, ["train", "-c", str(config), "--set", "model.hidden=4", "-o", str(runs)])
+    trained = CliRunner().invoke(app, ["train", "-c", str(config), "--set", "model.hidden=4", "-o", str(runs)])
     assert trained.exit_code == 0, trained.output
     (folder,) = runs.iterdir()
     assert str(folder / "bundle.onnx") in trained.output
-    exported = CliRunner().invoke(commands, ["export", str(folder), "-o", str(tmp_path / "b.onnx")])
+    exported = CliRunner().invoke(app, ["export", str(folder), "-o", str(tmp_path / "b.onnx")])
     assert exported.exit_code == 0, exported.output
     assert (tmp_path / "b.onnx").exists()
 
