@@ -54,6 +54,10 @@ class Tape(Protocol):
 
     is_finished: bool
 
+    def check(self) -> None:
+        """Raise ConfigurationError if a column that the settings name is not there, as far as can be known yet."""
+        ...
+
     def seek(self, position: int) -> None:
         """Go on at a position."""
         ...
@@ -89,7 +93,13 @@ def open_tape(path: Path, settings: FileSourceSettings) -> Tape:
     make = _TAPES.get(path.suffix.lower())
     if make is None:
         raise ConfigurationError(path, "unknown kind of file", expected=f"an ending of {', '.join(_TAPES)}")
-    return make(path, settings)
+    tape = make(path, settings)
+    try:
+        tape.check()
+    except ConfigurationError:
+        tape.close()
+        raise
+    return tape
 
 
 class JsonLinesTape(LineFile):
@@ -97,6 +107,9 @@ class JsonLinesTape(LineFile):
 
     def __init__(self, path: Path, settings: FileSourceSettings) -> None:
         super().__init__(path, follow=settings.mode == "tail", max_line_bytes=settings.record.max_record_bytes)
+
+    def check(self) -> None:
+        """There are no columns."""
 
     def read(self, limit: int) -> Chunk | None:
         """The next lines, less empty ones."""
@@ -115,8 +128,11 @@ class CsvTape(LineFile):
         self._settings = settings
         self._row: _Row | None = None
         self._row_of = -1  # the generation whose header it was made from
+
+    def check(self) -> None:
+        """Columns are known as soon as the header is there."""
         if b"\n" in self.head(_HEAD_BYTES):
-            self._learn()  # so that a wrong column is known before anything starts
+            self._learn()
 
     def read(self, limit: int) -> Chunk | None:
         """The next rows as JSON."""
@@ -150,11 +166,15 @@ class ParquetTape:
             self._file = arrow.parquet.ParquetFile(path)
         except (OSError, arrow.ArrowException) as error:
             raise SourceError(path, "cannot be read", got=str(error).partition("\n")[0]) from error
-        schema, types = self._file.schema_arrow, arrow.types
-        numeric = [types.is_integer(f.type) or types.is_floating(f.type) or types.is_decimal(f.type) for f in schema]
-        self._row = _Row(path, schema.names, numeric, settings)
-        self._path, self._time_unit = path, settings.record.time_unit
+        self._path, self._settings = path, settings
+        self._row: _Row
         self.seek(0)
+
+    def check(self) -> None:
+        """The file's schema names the columns."""
+        schema, types = self._file.schema_arrow, _pyarrow().types
+        numeric = [types.is_integer(f.type) or types.is_floating(f.type) or types.is_decimal(f.type) for f in schema]
+        self._row = _Row(self._path, schema.names, numeric, self._settings)
 
     def seek(self, position: int) -> None:
         """Go on at a row."""
@@ -168,7 +188,7 @@ class ParquetTape:
             row -= size
             del groups[0]
         for batch in self._file.iter_batches(batch_size=_BATCH_ROWS, row_groups=groups) if groups else ():
-            columns = [_typed_cells(column, self._time_unit) for column in batch.columns]
+            columns = [_typed_cells(column, self._settings.record.time_unit) for column in batch.columns]
             yield from islice(zip(*columns, strict=True), row, None)
             row = max(0, row - batch.num_rows)
 
