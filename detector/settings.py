@@ -345,7 +345,7 @@ class Settings(BaseSettings):
     checkpoint: CheckpointSettings = CheckpointSettings()
     """Where memory is kept."""
     engine: EngineSettings = EngineSettings()
-    """The hot path."""
+    """Bounds of the hot path."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; auto takes a GPU where onnxruntime-gpu finds one. A device that is asked for and missing
     is an error."""
