@@ -47,9 +47,8 @@ def test_align_is_the_loop(samples: list[tuple[int, int]], last: dict[int, int])
 def test_only_accepted_samples_are_predecessors() -> None:
     """A late sample and a duplicate do not move what the next one is compared with."""
     found = run([3, 3, 3, 3, 3, 7], [10, 5, 10, 7, 12, 1], {3: 4})
-    assert found == [(True, False, 6), (False, False, 0), (False, True, 0), (False, False, 0), (True, False, 2)] + [
-        (True, False, 0)
-    ]
+    late, duplicate = (False, False, 0), (False, True, 0)
+    assert found == [(True, False, 6), late, duplicate, late, (True, False, 2), (True, False, 0)]
 
 
 def test_nothing_to_align() -> None:
