@@ -1,6 +1,6 @@
 """The daemon against a real Kafka, killed with SIGKILL again and again: nothing lost, nothing changed, nothing doubled.
 
-A feeder appends samples at a steady rate to four partitions, with level shifts, late, repeated and broken records. The
+A feeder appends samples at a steady pace to four partitions, with level shifts, late, repeated and broken records. The
 daemon runs as a process and is killed at random moments while they come in. In the end its outputs must be those of
 the engine over the same records in one piece, to the bit, and those of a daemon that nobody killed. Two daemons with
 one law of the checkpoint protocol broken must fail the same examination.
@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +41,8 @@ ROOT = Path(__file__).parents[2]
 PARTITIONS = 4
 STREAMS = 60
 SAMPLES = 400  # of each stream: about 25,000 records
-RATE = 900  # records a second while the daemon is being killed
-HELD_BACK = 2000  # records that come when the last kill is over, so that every kill hits in the middle
+WARM_UP = 9500  # records before the first fault of a stream; they come at once
+SHARE_S = 1.4  # how long the records between two kills take to come
 DEADLINE_S = 60.0
 
 
@@ -100,6 +101,7 @@ class Site:
     address: str
     folder: Path
     feed: Feed
+    linger_ms: int = 20
     topic: str = ""
     cluster: str = ""
     config: Path = Path()
@@ -119,8 +121,9 @@ class Site:
             "partitions": f"0-{PARTITIONS - 1}",
             "group": new_name("group"),
         }
-        sink = {"type": "kafka", "bootstrap_servers": self.address, "linger_ms": 300}
+        sink = {"type": "kafka", "bootstrap_servers": self.address, "linger_ms": self.linger_ms}
         decide = {"threshold_nines": 1.6, "hysteresis_nines": 0.5, "resolve_samples": 2, "cool_down_s": 0}
+        decide |= {"update_every_s": 40}  # of event time: four samples
         settings = {
             "sources": {"plant": source},
             "detectors": {"pumps": {"bundle": str(ROOT / "tests/golden/tiny-any.onnx"), "decide": decide}},
@@ -202,41 +205,68 @@ class Daemon:
             self._process.wait()
 
 
-async def feed_in(site: Site, hurry: asyncio.Event) -> None:
-    """Append the feed at RATE, hold back its end until told to hurry, then append the rest at once."""
-    producer = AIOKafkaProducer(bootstrap_servers=site.address, acks="all", linger_ms=5)
-    await producer.start()
-    try:
-        started, pending, last = time.monotonic(), [], len(site.feed) - HELD_BACK
-        for count, (partition, value) in enumerate(site.feed.interleaved()):
-            pending.append(await producer.send(site.topic, value, partition=partition))
-            while not hurry.is_set() and (count >= last or count > (time.monotonic() - started) * RATE):
+class Feeder:
+    """Appends a feed share by share, each at a steady pace, so that records come in at every kill."""
+
+    def __init__(self, site: Site, shares: int) -> None:
+        self._site, self._producer = site, AIOKafkaProducer(bootstrap_servers=site.address, acks="all", linger_ms=5)
+        self._share = (len(site.feed) - WARM_UP) // (shares + 1)  # the last one comes when the last kill is over
+        self._records, self._pending = site.feed.interleaved(), []
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Feeder:
+        await self._producer.start()
+        await self._append(WARM_UP, pace=None)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        await self._producer.stop()
+
+    async def begin_share(self) -> None:
+        """Append the next share in the background, over SHARE_S seconds; after what is left of the one before."""
+        if self._task is not None:
+            await self._task
+        self._task = asyncio.create_task(self._append(self._share, pace=self._share / SHARE_S))
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether records of a share are still to come."""
+        return self._task is not None and not self._task.done()
+
+    async def finish(self) -> None:
+        """Append all that is left, and wait until all of it is acknowledged."""
+        if self._task is not None:
+            await self._task
+        await self._append(len(self._site.feed), pace=None)
+        await asyncio.gather(*self._pending)
+
+    async def _append(self, count: int, pace: float | None) -> None:
+        started_s = time.monotonic()
+        for done, (partition, value) in enumerate(islice(self._records, count)):
+            self._pending.append(await self._producer.send(self._site.topic, value, partition=partition))
+            while pace is not None and done > (time.monotonic() - started_s) * pace:
                 await asyncio.sleep(0.01)
-        await asyncio.gather(*pending)
-    finally:
-        await producer.stop()
 
 
 async def run_killed(site: Site, kills: int, rng: random.Random, fault: str | None = None) -> int:
-    """Feed a daemon and kill it so many times, then let it finish; returns how many kills hit it while serving."""
-    hurry = asyncio.Event()
-    feeding = asyncio.create_task(feed_in(site, hurry))
+    """Kill a daemon so many times while records come, then let it finish; returns how many kills hit it at work."""
     hits = 0
     daemon = site.start(fault)
     try:
-        for _ in range(kills):
-            await daemon.until_serving()
-            await asyncio.sleep(rng.uniform(0.05, 1.3))
-            assert not feeding.done() or feeding.exception() is None
-            daemon.kill()
-            hits += not feeding.done()
-            daemon = site.start(fault)
-        hurry.set()
-        await feeding
-        await finish(site, daemon)
+        async with Feeder(site, kills) as feeder:
+            for _ in range(kills):
+                await daemon.until_serving()
+                await feeder.begin_share()
+                await asyncio.sleep(rng.uniform(0.05, 0.9 * SHARE_S))
+                hits += feeder.is_busy
+                daemon.kill()
+                daemon = site.start(fault)
+            await feeder.finish()
+            await finish(site, daemon)
     finally:
         daemon.end()
-        feeding.cancel()
     return hits
 
 
@@ -351,13 +381,14 @@ async def test_twelve_kills_change_nothing(kafka: str, tmp_path: Path, seed: int
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
-    ("fault", "shown_by"), [("early-manifest", "lost alerts"), ("no-suppression", "doubled alerts")]
+    ("fault", "linger_ms", "shown_by"),
+    [("early-manifest", 300, "lost alerts"), ("no-suppression", 2, "doubled alerts")],
 )
 async def test_control_a_broken_protocol_fails(
-    kafka: str, tmp_path: Path, seed: int, fault: str, shown_by: str
+    kafka: str, tmp_path: Path, seed: int, fault: str, linger_ms: int, shown_by: str
 ) -> None:
-    """The examination has teeth: each fault is found, and is the only kind found."""
-    site = await Site(kafka, tmp_path / fault, Feed(seed)).build()
+    """The examination has teeth: each fault is found."""
+    site = await Site(kafka, tmp_path / fault, Feed(seed), linger_ms).build()
     await run_killed(site, 5, random.Random(seed), fault)
     faults = await examine(site)
     _say(f"{fault}: {dict(faults)}")
