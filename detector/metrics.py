@@ -33,7 +33,8 @@ class Metrics:
     """The metrics, as attributes."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        disable_created_metrics()  # a second series beside every counter, which nobody charts
+        # Else a second series stands beside every counter, which nobody charts.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library left out its annotation
         self._registry = registry
         self._group = ""
         self.described: list[Described] = []

@@ -74,7 +74,7 @@ def read(path: Path | None) -> Document:
         raise ConfigurationError(f"{path}:{line}", "is not YAML", got=error.problem) from error
     except yaml.YAMLError as error:
         raise ConfigurationError(path, "is not YAML", got=error) from error
-    if content is None:
+    if node is None or content is None:
         return Document(str(path))
     if not isinstance(content, dict):
         raise ConfigurationError(path, "the document", expected="a map of settings", got=type(content).__name__)
