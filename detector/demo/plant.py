@@ -49,7 +49,7 @@ class Fault:
     start_ns: int
     end_ns: int
     strength: float
-    """0.6 to 1.4: how hard it hits."""
+    """0.8 to 1.4: how hard it hits."""
 
 
 class Chunk(NamedTuple):
@@ -89,7 +89,7 @@ class Plant:
             length_s, channel, strength = (
                 rng.uniform(*kind.length_s),
                 rng.integers(len(CHANNELS)),
-                rng.uniform(0.6, 1.4),
+                rng.uniform(0.8, 1.4),
             )
             if at_s + length_s >= until_s:
                 return
@@ -167,7 +167,7 @@ def _draw_pumps(rng: np.random.Generator, n: int) -> dict[str, Float64]:
         "daily": rng.uniform(0.02, 0.08, n),
         "peak_h": rng.uniform(9.0, 19.0, n),
         "shift": rng.uniform(-0.04, 0.04, (3, n)),
-        "cycle_s": np.where(rng.random(n) < 0.15, rng.uniform(900.0, 2100.0, n), np.inf),
+        "cycle_s": np.where(rng.random(n) < 0.1, rng.uniform(900.0, 2100.0, n), np.inf),
         "running": rng.uniform(0.6, 0.8, n),  # share of the cycle
     }
 
@@ -196,9 +196,9 @@ def _physics(
     shape = (len(clock_s), len(pump["phase"]))
     noise = rng.standard_normal((*shape, len(CHANNELS))) * pump["noise"][:, None]
     running = _running(pump, clock_s)
-    target = running * (_demand(pump, clock_s) + _set_point_moves(rng, shape, memory))
+    wanted = _lag(_demand(pump, clock_s) + _set_point_moves(rng, shape, memory), period_s / 240.0, memory, "wanted")
     wander = _lag(rng.standard_normal(shape) * 0.03, period_s / 300.0, memory, "wander")
-    speed = _lag(target, period_s / 25.0, memory, "speed") * bend.factor["speed"] * (1.0 + wander)
+    speed = _lag(running * wanted, period_s / 25.0, memory, "speed") * bend.factor["speed"] * (1.0 + wander)
 
     # Pump curve: head = shut_off (speed^2 - 0.4 q^2). Pipe: head = static + pipe q^2. q in units of the nominal flow.
     static = pump["static_ratio"]
@@ -284,26 +284,26 @@ class Kind:
 
 
 def _bearing_wear(b: dict[str, Float64], p: Float64, fault: Fault, rng: np.random.Generator) -> None:
-    bursts = np.where((p > 0.4) & (rng.random(len(p)) < 0.15), 1.6, 1.0)
-    b["wear"] *= (1.0 + 1.6 * fault.strength * p**1.5) * bursts
+    bursts = np.where((p > 0.4) & (rng.random(len(p)) < 0.15), 1.8, 1.0)
+    b["wear"] *= (1.0 + 2.5 * fault.strength * p**1.5) * bursts
     b["heat"] += 8.0 * fault.strength * p
     b["draw"] *= 1.0 + 0.04 * p
 
 
 def _cavitation(b: dict[str, Float64], p: Float64, fault: Fault, rng: np.random.Generator) -> None:
     onset = np.minimum(p * 8.0, 1.0)
-    b["roughness"] += 0.10 * fault.strength * onset
-    b["intake"] *= 1.0 - 0.05 * fault.strength * onset
+    b["roughness"] += 0.15 * fault.strength * onset
+    b["intake"] *= 1.0 - 0.10 * fault.strength * onset
 
 
 def _clogged_filter(b: dict[str, Float64], p: Float64, fault: Fault, rng: np.random.Generator) -> None:
-    b["intake"] *= 1.0 - 0.30 * fault.strength * p
-    b["draw"] *= 1.0 + 0.15 * fault.strength * p
+    b["intake"] *= 1.0 - 0.40 * fault.strength * p
+    b["draw"] *= 1.0 + 0.20 * fault.strength * p
 
 
 def _seal_leak(b: dict[str, Float64], p: Float64, fault: Fault, rng: np.random.Generator) -> None:
-    b["head"] *= 1.0 - 0.18 * fault.strength * np.minimum(p * 3.0, 1.0)
-    b["intake"] *= 1.0 - 0.10 * fault.strength * np.minimum(p * 3.0, 1.0)
+    b["head"] *= 1.0 - 0.30 * fault.strength * np.minimum(p * 8.0, 1.0)
+    b["intake"] *= 1.0 - 0.20 * fault.strength * np.minimum(p * 8.0, 1.0)
 
 
 def _blockage(b: dict[str, Float64], p: Float64, fault: Fault, rng: np.random.Generator) -> None:
@@ -311,7 +311,7 @@ def _blockage(b: dict[str, Float64], p: Float64, fault: Fault, rng: np.random.Ge
 
 
 def _belt_slip(b: dict[str, Float64], p: Float64, fault: Fault, rng: np.random.Generator) -> None:
-    b["speed"] *= 1.0 - 0.12 * fault.strength * np.minimum(p * 6.0, 1.0) * rng.uniform(0.3, 1.0, len(p))
+    b["speed"] *= 1.0 - 0.20 * fault.strength * np.minimum(p * 6.0, 1.0) * rng.uniform(0.3, 1.0, len(p))
     b["wear"] *= 1.0 + 0.5 * fault.strength * np.minimum(p * 6.0, 1.0)
 
 
@@ -345,7 +345,7 @@ def _misread(values: Float64, p: Float64, fault: Fault, rng: np.random.Generator
         key = f"stuck {fault.stream} {fault.start_ns}"
         reading[:] = memory.setdefault(key, reading[:1].copy())
     elif fault.kind == "sensor_drift":
-        reading *= 1.0 + 0.35 * fault.strength * p
+        reading *= 1.0 + 0.50 * fault.strength * p
     elif fault.kind == "sensor_spikes":
         reading *= 1.0 + 0.5 * fault.strength * np.where(
             rng.random(len(p)) < 0.06, rng.choice([-1.0, 1.0], len(p)), 0.0
