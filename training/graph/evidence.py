@@ -30,6 +30,9 @@ _SIGNED = [("residual", _AT_ONCE), ("residual", 4), ("residual", 16), ("residual
            ("level", _AT_ONCE), ("level", 4), ("level", 16), ("level", 64)]  # fmt: skip
 _POSITIVE = [("energy", 4), ("energy", 16), ("energy", 64),
              ("change", 1), ("change", 4), ("change", 16), ("change", 64), ("wobble", 32)]  # fmt: skip
+# What the features of noise, walks, waves and shots settle at: where a detector starts that was not calibrated.
+_USUAL_MEAN = (0.0,) * 8 + (-1.7, -1.7, -1.7, 0.0, 0.0, 0.0, 0.0, -0.4)
+_USUAL_VARIANCE = (0.2, 0.03, 0.02, 0.015, 1.0, 0.3, 0.2, 0.1, 0.3, 0.15, 0.1, 0.3, 0.1, 0.05, 0.03, 0.2)
 _LEVEL_16 = 6  # the feature that wobble is measured from
 _FLOOR = 0.003  # of what stands under a logarithm: some two decades below normal
 _NEVER_DENORMAL = 1e-6  # averages of an exact 0 would decay into denormal floats, which are slow
@@ -42,8 +45,8 @@ class Evidence(nn.Module):
 
     FIELDS = (
         Field("averages", FEATURES),
-        Field("feature_mean", FEATURES),
-        Field("feature_variance", FEATURES, initial=1.0),
+        Field("feature_mean", FEATURES, _USUAL_MEAN),
+        Field("feature_variance", FEATURES, _USUAL_VARIANCE),
     )
     spread: Tensor
     forgetting: Tensor

@@ -21,7 +21,7 @@ class Field:
 
     name: str
     width: int = 1
-    initial: float = 0.0
+    initial: float | tuple[float, ...] = 0.0
     version: int = 1
     """Rises when the meaning changes though the name stays."""
 
@@ -45,7 +45,7 @@ class Layout:
 
     def initial(self) -> Tensor:
         """A new stream's block (width,), before any calibration."""
-        return torch.cat([torch.full((field.width,), field.initial) for field in self.fields.values()])
+        return torch.cat([torch.tensor(field.initial).expand(field.width) for field in self.fields.values()])
 
     def offset(self, name: str) -> int:
         """Where a field begins."""

@@ -32,7 +32,7 @@ _BODY_MIN = 0.05  # log strangeness between median and high quantile
 class Tail(nn.Module):
     """Turns strangeness into nines."""
 
-    FIELDS = (Field("median", initial=-0.2), Field("high", initial=0.8), Field("excess", initial=0.3))
+    FIELDS = (Field("median", initial=-0.9), Field("high", initial=0.5), Field("excess", initial=0.25))
 
     def forward(self, u: Tensor, live: Tensor, age: Tensor, old: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Score one sample.
