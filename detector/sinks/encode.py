@@ -13,7 +13,7 @@ from itertools import repeat
 import msgspec
 import numpy as np
 
-from detector.records import NO_TIME, Alert, Int64, Scores, Shard, SourcePosition
+from detector.records import NO_TIME, Alert, Float32, Float64, Int64, Scores, Shard, SourcePosition
 from detector.sinks.base import DeadLetter
 
 _encode = msgspec.json.Encoder().encode
@@ -82,8 +82,8 @@ def encode_scores(shard: Shard, scores: Scores) -> list[bytes]:
         scores.streams,
         rfc3339(scores.event_ns),
         scores.event_ns.tolist(),
-        scores.score.tolist(),
-        scores.threshold.tolist(),
+        shortest(scores.score).tolist(),
+        shortest(scores.threshold).tolist(),
         scores.anomaly.tolist(),
         positions,
         _readings(scores),
@@ -108,11 +108,26 @@ def encode_scores(shard: Shard, scores: Scores) -> list[bytes]:
 
 
 def _readings(scores: Scores) -> Iterable[list[Reading] | None]:
-    details = (scores.expected, scores.lower, scores.upper, scores.blame)
+    blame = None if scores.blame is None else shortest(scores.blame)
+    details = (scores.expected, scores.lower, scores.upper, blame)
     if all(detail is None for detail in details):
         return repeat(None)
     columns = [repeat(repeat(None)) if detail is None else detail.tolist() for detail in details]
     return (list(map(Reading, scores.channels, *row)) for row in zip(*columns, strict=False))
+
+
+def shortest(values: Float32) -> Float64:
+    """The doubles that print as the shortest decimals of float32 numbers: 0.3, not 0.30000001192092896."""
+    exact = values.astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        magnitude = np.floor(np.log10(np.abs(exact)))
+        found = exact.copy()
+        for digits in (9, 8, 7, 6):  # 9 always suffice; what needs fewer than 6 prints so anyway
+            scale = 10.0 ** (digits - 1 - magnitude)
+            rounded = np.rint(exact * scale) / scale
+            is_same = rounded.astype(np.float32) == values
+            found[is_same] = rounded[is_same]
+    return found
 
 
 def encode_dead_letter(letter: DeadLetter) -> bytes:
