@@ -6,6 +6,7 @@ TIDEWARDEN_REQUIRE_PROMETHEUS=1 its absence fails.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
@@ -20,12 +21,15 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+
+from tests.kafka.topics import create_topic, produce
 
 pytestmark = pytest.mark.system
 
@@ -99,13 +103,11 @@ def write_feed(path: Path) -> None:
                 file.write("{broken\n")
 
 
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a daemon that replays a feed."""
-    folder = tmp_path_factory.mktemp("daemon")
-    write_feed(folder / "feed.jsonl")
+@contextmanager
+def serving(folder: Path, source: dict[str, Any]) -> Iterator[str]:
+    """The address of a daemon that reads `source` and has every kind of sink and a checkpoint a second."""
     configuration = {
-        "sources": {"feed": {"type": "file", "paths": ["feed.jsonl"], "speed": SPEED}},
+        "sources": {"feed": source},
         "detectors": {
             "default": {"bundle": str(ROOT / "tests/golden/tiny-any.onnx"), "decide": {"budget_per_day": 20}}
         },
@@ -130,13 +132,12 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield eventually("address of the daemon", address)
 
 
-@pytest.fixture(scope="module")
-def prometheus(daemon: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Prometheus that scrapes the daemon with our configuration, only more often."""
-    folder = tmp_path_factory.mktemp("prometheus")
+@contextmanager
+def scraping(folder: Path, target: str) -> Iterator[str]:
+    """The address of a Prometheus that scrapes `target` with our configuration, only more often."""
     scrape = yaml.safe_load(SCRAPE.read_text())
     scrape["global"]["scrape_interval"] = "1s"
-    scrape["scrape_configs"][0]["static_configs"][0]["targets"] = [daemon.removeprefix("http://")]
+    scrape["scrape_configs"][0]["static_configs"][0]["targets"] = [target.removeprefix("http://")]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(scrape))
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -149,6 +150,23 @@ def prometheus(daemon: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with process(command, folder / "prometheus.log"):
         eventually("ready Prometheus", lambda: get(f"http://{address}/-/ready"))
         yield f"http://{address}"
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A daemon that replays a feed."""
+    program("prometheus")
+    folder = tmp_path_factory.mktemp("daemon")
+    write_feed(folder / "feed.jsonl")
+    with serving(folder, {"type": "file", "paths": ["feed.jsonl"], "speed": SPEED}) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def prometheus(daemon: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prometheus that scrapes it."""
+    with scraping(tmp_path_factory.mktemp("prometheus"), daemon) as address:
+        yield address
 
 
 def query(prometheus: str, expression: str) -> list[float]:
@@ -174,8 +192,13 @@ def queries() -> dict[str, str]:
 
 
 def needs_append_time(expression: str) -> bool:
-    """Files know no append time: these series are there, without observations."""
+    """Files know no append time: these series are there, without observations; a broker's test asks for them."""
     return "processing_delay" in expression
+
+
+def has_data(values: list[float]) -> bool:
+    """Prometheus divides nothing by nothing into NaN, which no panel shows."""
+    return bool(values) and not any(map(math.isnan, values))
 
 
 def test_every_query_of_the_dashboard_returns_data(prometheus: str) -> None:
@@ -186,10 +209,31 @@ def test_every_query_of_the_dashboard_returns_data(prometheus: str) -> None:
     while waiting and time.monotonic() < until:
         for name, expression in list(waiting.items()):
             values = query(prometheus, expression)
-            if values and (needs_append_time(expression) or not any(map(math.isnan, values))):
+            if has_data(values) or (values and needs_append_time(expression)):
                 del waiting[name]
         time.sleep(0.5)
     assert not waiting
+
+
+async def test_append_to_score_is_told_where_a_broker_stamps_records(kafka: str, tmp_path: Path) -> None:
+    """The panels that a file leaves empty, with a daemon on a real Kafka: the delay lies between 0 and seconds."""
+    program("prometheus")
+    topic = await create_topic(kafka)
+    waiting = {name: expression for name, expression in queries().items() if needs_append_time(expression)}
+    assert waiting
+    source = {"type": "kafka", "bootstrap_servers": kafka, "topics": [topic], "partitions": "0"}
+    with serving(tmp_path, source) as daemon, scraping(tmp_path, daemon) as prometheus:
+        until = time.monotonic() + PATIENCE_S
+        for tick in count():
+            assert time.monotonic() < until, waiting
+            sample = {"stream": "s", "time": time.time(), "values": {"v": tick % 7}}
+            await produce(kafka, topic, [json.dumps(sample).encode()])
+            waiting = {name: each for name, each in waiting.items() if not has_data(query(prometheus, each))}
+            if not waiting:
+                break
+            await asyncio.sleep(0.3)
+        (seconds,) = query(prometheus, "tidewarden_processing_delay_seconds_sum")
+        assert 0 < seconds / (tick + 1) < 5
 
 
 def test_a_query_without_data_is_noticed(prometheus: str) -> None:
