@@ -10,11 +10,11 @@ from datetime import UTC, datetime, timedelta
 from html import escape
 from typing import Any
 
-_RENEW_S = 2
+_RENEW_S = 5  # seconds; often enough to watch, seldom enough to read
 
 _STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8889; --good: #1a7f37; --bad: #cf222e; }
-@media (prefers-color-scheme: dark) { :root { --good: #3fb950; --bad: #ff7b72; } }
+:root { color-scheme: light dark; --line: #8884; --soft: #59636e; --good: #1a7f37; --bad: #cf222e; }
+@media (prefers-color-scheme: dark) { :root { --soft: #9198a1; --good: #3fb950; --bad: #ff7b72; } }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.3rem; margin: 0 0 .5rem; } h2 { font-size: 1rem; margin: 1.6rem 0 .4rem; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: .6rem; }
