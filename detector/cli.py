@@ -36,8 +36,8 @@ _OURS = {
 """Module in detector.commands, and the line that `--help` shows without importing it."""
 
 _OTHERS = {
-    "train": "Learn a detector from CSV or Parquet.",
-    "export": "Write a trained detector as a bundle, and prove it equal.",
+    "train": "Learn from history: leaves a run folder with report and bundle.onnx.",
+    "export": "Make the bundle of a run again.",
 }
 """Help for commands that an installed package is known to register."""
 
