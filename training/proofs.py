@@ -10,7 +10,7 @@ All on the daemon's own session: other settings give other bits.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from detector.errors import BundleError
 from detector.model.bundle import Bundle
-from detector.model.session import OUTPUTS, Session
-from detector.records import Float32, Float64
+from detector.model.session import OUTPUTS, Session, Wave
+from detector.records import Float32
 from training.graph import Detector
 
 STEPS = 1_000
@@ -32,16 +32,6 @@ CHANNELS = (1, 3, 7)
 
 _BOUNDARY = 64
 _SEED = 20
-
-
-class Wave(NamedTuple):
-    """One wave's inputs, in the contract's order."""
-
-    values: Float64
-    observed: Float32
-    elapsed: Float32
-    clock: Float32
-    state: Float32
 
 
 Run: TypeAlias = Callable[..., Sequence[NDArray[np.generic]]]
