@@ -71,6 +71,8 @@ class App:
         Raises:
             TidewardenError: What failed first; its `exit_code` is the process's.
         """
+        if self._ended_early():
+            return
         self._main = asyncio.current_task()
         with contextlib.ExitStack() as handlers:
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -78,8 +80,8 @@ class App:
             try:
                 await self._run()
             except asyncio.CancelledError:
-                if not self._is_draining or self.pipeline is not None:
-                    raise  # else it was us: a signal during the start
+                if not self._ended_early():
+                    raise
             except ExceptionGroup as failures:
                 raise first(failures) from failures
 
@@ -89,12 +91,15 @@ class App:
             return
         self._is_draining = True
         _log.info("draining")
-        if self.pipeline is None or self._deadline is None:
-            assert self._main is not None, "drain comes after run"
-            self._main.cancel()
-            return
-        self.pipeline.drain()
-        self._deadline.reschedule(asyncio.get_running_loop().time() + _DRAIN_S)
+        if self.pipeline is not None and self._deadline is not None:
+            self.pipeline.drain()
+            self._deadline.reschedule(asyncio.get_running_loop().time() + _DRAIN_S)
+        elif self._main is not None:
+            self._main.cancel()  # still starting: there is nothing to finish
+
+    def _ended_early(self) -> bool:
+        """Whether a drain came before there was anything to drain."""
+        return self._is_draining and self.pipeline is None
 
     async def _run(self) -> None:
         # 1. Bundles.
