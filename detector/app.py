@@ -104,6 +104,7 @@ class App:
     async def _run(self) -> None:
         # 1. Bundles.
         detectors, numerics = await asyncio.to_thread(load_detectors, self.settings)
+        self.telemetry.awaited(self.settings.sources)
         self.telemetry.self_tested()
         for detector in detectors:
             self._tell_loaded(detector)

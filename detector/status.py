@@ -95,8 +95,8 @@ class Status:
     """The whole picture."""
 
     started_ns: int
-    is_assigned: bool = False
-    """A source has said which shards are ours, be it none."""
+    awaited: set[str] = field(default_factory=set)
+    """Sources that have not said yet which shards are ours."""
     is_tested: bool = False
     """The self-test of the model runtime passed."""
     is_draining: bool = False
@@ -114,8 +114,7 @@ class Status:
         reasons = []
         if not self.is_tested:
             reasons.append("the self-test of the model has not passed yet")
-        if not self.is_assigned:
-            reasons.append("no source has assigned shards yet")
+        reasons += [f"source {source} has not assigned shards yet" for source in sorted(self.awaited)]
         reasons += [f"shard {shard} is not restored yet" for shard, mine in self.shards.items() if not mine.is_restored]
         if self.is_draining:
             reasons.append("draining")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from prometheus_client import CollectorRegistry
@@ -75,19 +75,23 @@ class Telemetry:
         names = None if channels is None else list(channels)
         self.status.bundles[detector] = BundleStatus(detector, bundle, sha256, names, budget_per_day)
 
+    def awaited(self, sources: Iterable[str]) -> None:
+        """These sources are going to say which shards are ours; until then we are not ready."""
+        self.status.awaited = set(sources)
+
     def self_tested(self) -> None:
         """The model runtime gave the bits that it must give, on this machine."""
         self.status.is_tested = True
 
     def assigned(self, source: str, gained: Sequence[Shard], lost: Sequence[Shard] = ()) -> None:
-        """A source said which shards came and went; the first call, even an empty one, makes us ready."""
+        """A source said which shards came and went; its first word, even an empty one, ends our waiting for it."""
         for shard in lost:
             if mine := self.status.shards.pop(shard, None):
                 for metric in self._metrics.of_shards:
                     metric.remove(*mine.labels)
         for shard in gained:
             self.status.shards[shard] = ShardStatus(source, shard.topic, shard.partition)
-        self.status.is_assigned = True
+        self.status.awaited.discard(source)
         ours = sum(mine.source == source for mine in self.status.shards.values())
         self._metrics.shards.labels(source).set(ours)
 

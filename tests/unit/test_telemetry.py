@@ -223,9 +223,11 @@ class TestReadiness:
     def test_each_step_is_a_reason_until_it_is_done(self, clock):
         """Self-tested, assigned, restored; and not while draining."""
         telemetry = Telemetry(clock=clock)
-        assert len(telemetry.status.unready()) == 2
+        assert telemetry.status.unready() == ["the self-test of the model has not passed yet"]
+        telemetry.awaited(["plant", "other"])
         telemetry.self_tested()
-        assert telemetry.status.unready() == ["no source has assigned shards yet"]
+        telemetry.assigned("other", [])
+        assert telemetry.status.unready() == ["source plant has not assigned shards yet"]
         telemetry.assigned("plant", [SHARD])
         assert telemetry.status.unready() == ["shard pumps-3 is not restored yet"]
         assert value(telemetry, "ready") == 0
@@ -238,6 +240,7 @@ class TestReadiness:
         """More replicas than partitions: the spare one is not ill."""
         telemetry = Telemetry(clock=clock)
         telemetry.self_tested()
+        telemetry.awaited(["plant"])
         telemetry.assigned("plant", [])
         assert telemetry.status.unready() == []
 
