@@ -34,7 +34,8 @@ _NINES = tuple(step / 2 for step in range(1, 13))
 _PERIOD_S = 60.0  # a detector for any period is calibrated as if for one sample a minute
 _DAY_S = 86_400.0
 _THRESHOLDS = (1.5, 12.0)  # nines; decide's limits
-_HIGH, _TAIL_MIN = 0.98, 0.02  # the tail's quantile, and its smallest mean excess
+_HIGH, _TAIL_MIN = 0.98, 0.05  # the tail's quantile, and its smallest mean excess
+_ENOUGH = 200  # samples of a stream below which its own tail says nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Calibration:
     exceedances_per_alarm: float
     """Samples at or above the threshold in one cluster of them."""
     tail: dict[str, float]
-    """Median, 98 % quantile and mean excess of log strangeness that a new stream starts from."""
+    """Median, 98 % quantile and mean excess of strangeness that a new stream starts from."""
     runs: list[Run]
 
     def figures(self) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def _learn_priors(detector: Detector, chosen: Sequence[Block], watch: Watch) -> 
         known = detector.fields(rows)
         means.append(_channels(known["feature_mean"], known["count"]))
         variances.append(_channels(known["feature_variance"], known["count"]))
-    tail = _tail(np.concatenate([run.strangeness for run in runs]))
+    tail = _tail(runs)
     detector.set_priors(
         joint={name: torch.tensor([value]) for name, value in tail.items()},
         channel=_features(torch.cat(means), torch.cat(variances)),
@@ -112,10 +113,19 @@ def _features(mean: Tensor, variance: Tensor) -> dict[str, Tensor]:
     return {"feature_mean": centre, "feature_variance": variance.mean(dim=0) + (mean - centre).square().mean(dim=0)}
 
 
-def _tail(strangeness: Float64) -> dict[str, float]:
+def _tail(runs: Sequence[Run]) -> dict[str, float]:
+    """The tail of a usual stream: pooled samples would make it as heavy as the streams differ."""
+    tails = np.array([_own_tail(run.strangeness) for run in runs if len(run.strangeness) >= _ENOUGH])
+    if not len(tails):
+        tails = np.array([_own_tail(np.concatenate([run.strangeness for run in runs]))])
+    return dict(zip(("median", "high", "excess"), np.mean(tails, axis=0).tolist(), strict=True))
+
+
+def _own_tail(strangeness: Float64) -> tuple[float, float, float]:
+    """Median, 98 % quantile and mean excess above it."""
     median, high = np.quantile(strangeness, [0.5, _HIGH])
-    excess = max(float(np.mean(strangeness[strangeness > high] - high)), _TAIL_MIN)
-    return {"median": float(median), "high": float(high), "excess": excess}
+    above = strangeness[strangeness > high]
+    return float(median), float(high), max(float(np.mean(above - high)) if len(above) else 0.0, _TAIL_MIN)
 
 
 def _clusters(runs: Sequence[Run], budget_per_day: float, period_s: float | None) -> tuple[float, float]:

@@ -33,7 +33,7 @@ class Run:
     score: Float64
     """(n,) nines."""
     strangeness: Float64
-    """(n,) its logarithm: what the tail is made of."""
+    """(n,) in standard deviations: what the tail is made of."""
     expected: Float64
     """(n, C) raw units, as the two below."""
     lower: Float64

@@ -30,11 +30,10 @@ from training.graph.tail import Tail
 CLOCK_FEATURES = 4
 TRUSTED_AFTER = 16  # samples of a channel before its scale means enough to learn a forecast from
 
-_GAP_MAX = 1e4  # periods
+_GAP_MAX = 4.0  # periods that evidence forgets for; more, and a single sample after a long gap would be all of it
 _ELAPSED_MAX = 1e9  # seconds
 _PERIOD_WEIGHT = 100.0  # samples that a nominal period counts for
-_Q_MIN = 1e-3  # strangeness below which nobody cares; keeps logarithm and shares finite
-_LANES = 8  # a logarithm has the same bits for every row only where it is computed in whole vectors
+_WEAKEST = 0.05  # standard deviations; strangeness below which nobody cares; keeps shares finite
 
 
 @dataclass(frozen=True)
@@ -109,12 +108,10 @@ class Detector(nn.Module):
         self.channel = Layout("channel", own)
         period = Field("period", initial=shape.period_s or 0.0)
         self.joint = Layout("joint", [Field("samples"), period, *Tail.FIELDS, *([] if shared else [memory])])
-        self.register_buffer("lanes", torch.ones(1, _LANES), persistent=False)
         self.register_buffer("initial_joint", self.joint.initial())
         blocks = 1 if shared else len(shape.channels or ())
         self.register_buffer("initial_channel", torch.cat([torch.zeros(1), self.channel.initial()]).repeat(blocks, 1))
 
-    lanes: Tensor
     initial_joint: Tensor
     initial_channel: Tensor
 
@@ -166,10 +163,10 @@ class Detector(nn.Module):
         features, new["averages"] = self.evidence.features(
             band.residual, reading.z, reading.g, steps, reading.count, channel["averages"]
         )
-        q, statistics = self.evidence.strangeness(features, reading.count, channel)
+        strangeness, statistics = self.evidence.strangeness(features, reading.count, channel)
         new |= statistics
 
-        u, blame = self._combine(q, reading)
+        u, blame = self._combine(strangeness, reading)
         age = joint["samples"] - self.shape.warm_up
         score, new_joint = self.tail(u, (age + 1).clamp(0.0, 1.0), age.clamp(min=0.0), joint)
         new_joint |= {"samples": (joint["samples"] + 1).clamp(max=COUNT_MAX), "period": period}
@@ -195,20 +192,19 @@ class Detector(nn.Module):
         counted = torch.where(samples > 1, torch.minimum(elapsed, 10 * period), elapsed)
         return period + rate * (counted - period)
 
-    def _combine(self, q: Tensor, reading: Reading) -> tuple[Tensor, Tensor]:
-        """Power mean (p = 4) of the observed channels' strangeness, as its logarithm, and each channel's share.
+    def _combine(self, strangeness: Tensor, reading: Reading) -> tuple[Tensor, Tensor]:
+        """Power mean (p = 8, nearly the largest) of the observed channels' strangeness, and each channel's share.
 
         Norms over the channels, never sums: ONNX Runtime's sum depends on where a row lies in memory.
         """
         known = reading.known.float()
         ready = ((reading.count + 1) / self.shape.warm_up).clamp(max=1.0)
-        weak = (q * ready).clamp(min=_Q_MIN)
-        square = weak * weak * known
-        norm = torch.linalg.vector_norm(square, dim=1, keepdim=True).clamp(min=_Q_MIN**2)
+        square = (strangeness * ready).clamp(min=_WEAKEST).square()
+        fourth = square * square * known
+        norm = torch.linalg.vector_norm(fourth, dim=1, keepdim=True).clamp(min=_WEAKEST**4)
         mean = norm / torch.linalg.vector_norm(known, dim=1, keepdim=True).clamp(min=1.0)
-        u = 0.5 * (mean @ self.lanes).log().split([1, _LANES - 1], dim=-1)[0]
-        share = square / norm
-        return u, share * share
+        share = fourth / norm
+        return mean.sqrt().sqrt(), share * share
 
     @torch.no_grad()
     def prepare(self, values: Tensor, observed: Tensor, elapsed: Tensor, clock: Tensor) -> Prepared:

@@ -3,11 +3,12 @@
 Sixteen *features* are moving averages of five quantities (residual, level, their energies, size of change) over
 half-lives from one sample to 64. Each is then measured by its own running mean and variance in this very channel,
 learnt at every sample, also during anomalies: a study on public series found that to be worth more than any
-forecaster, and gating it to be worth much less. The mean square of the standardised features is the channel's
-strangeness q, about 1 when all is as usual.
+forecaster, and gating it to be worth much less. The channel's strangeness is its strangest feature, in that feature's
+own standard deviations: one kind of fault moves one or two features, and a mean over all would drown it
+(docs/decisions/0005-strangest-feature.md).
 
-Features and q are separate steps (`features`, `strangeness`), so that another way of measuring may be put between
-them.
+Features and strangeness are separate steps (`features`, `strangeness`), so that another way of measuring may be put
+between them.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _USUAL_VARIANCE = (0.2, 0.03, 0.02, 0.015, 1.0, 0.3, 0.2, 0.1, 0.3, 0.15, 0.1, 0
 _LEVEL_16 = 6  # the feature that wobble is measured from
 _FLOOR = 0.003  # of what stands under a logarithm: some two decades below normal
 _NEVER_DENORMAL = 1e-6  # averages of an exact 0 would decay into denormal floats, which are slow
-_CLIP = 8.0  # standard deviations; what a single feature may count for
+_CLIP = 12.0  # standard deviations; what a single feature may count for
 _SPREAD_FLOOR = 0.05  # features differ by more than this between samples, or do not differ
 
 
@@ -90,14 +91,13 @@ class Evidence(nn.Module):
         """Measure features (..., C, FEATURES) by their own history.
 
         Returns:
-            q (..., C, 1), and the statistics after this sample.
+            Standard deviations of the strangest feature (..., 1), and the statistics after this sample.
         """
         mean, variance = old["feature_mean"], old["feature_variance"]
         rate = (1 / (count + PRIOR_WEIGHT)).clamp(min=1 / MEMORY) @ self.ones
         deviation = features - mean
-        standardised = (deviation / (variance.sqrt() + _SPREAD_FLOOR)).clamp(-_CLIP, _CLIP)
-        root = torch.linalg.vector_norm(standardised, dim=-1, keepdim=True)
-        return root * root / FEATURES, {
+        standardised = deviation / (variance.sqrt() + _SPREAD_FLOOR)
+        return standardised.abs().amax(dim=-1, keepdim=True).clamp(max=_CLIP), {
             "feature_mean": mean + rate * deviation,
             "feature_variance": variance + rate * (deviation * deviation - variance),
         }

@@ -1,8 +1,8 @@
 """Tail: how improbable is so much strangeness, for this stream?
 
-Keeps the running median and the running 98 % quantile of u = log strangeness by stochastic approximation (Robbins
-and Monro 1951), and the mean excess above the latter. Above it the tail is exponential, which makes it a power law
-in strangeness itself:
+Keeps the running median and the running 98 % quantile of the strangeness u, which is in standard deviations, by
+stochastic approximation (Robbins and Monro 1951), and the mean excess above the latter. Above it the tail is
+exponential:
 
     nines(u) = 0.3 at the median, 1.7 at the 98 % quantile, linear between; + log10(e) * excess / mean excess above
 
@@ -25,20 +25,20 @@ SCORE_MAX = 15.0  # nines
 _TAIL = 0.02  # share of samples above the high quantile
 _MEDIAN_NINES, _HIGH_NINES = -math.log10(0.5), -math.log10(_TAIL)
 _EXCESS_LIMIT = 8.0  # mean excesses; what a single sample may count for
-_EXCESS_MIN = 0.02  # log strangeness; keeps the score of a stream without tail finite
-_BODY_MIN = 0.05  # log strangeness between median and high quantile
+_EXCESS_MIN = 0.05  # standard deviations; keeps the score of a stream without tail finite
+_BODY_MIN = 0.1  # standard deviations between median and high quantile
 
 
 class Tail(nn.Module):
     """Turns strangeness into nines."""
 
-    FIELDS = (Field("median", initial=-0.9), Field("high", initial=0.5), Field("excess", initial=0.25))
+    FIELDS = (Field("median", initial=1.6), Field("high", initial=2.7), Field("excess", initial=0.6))
 
     def forward(self, u: Tensor, live: Tensor, age: Tensor, old: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Score one sample.
 
         Args:
-            u: Log strangeness (..., 1).
+            u: Strangeness, in standard deviations (..., 1).
             live: 1 once the warm-up is over, else 0: nothing is scored and nothing learnt.
             age: Samples since the warm-up.
             old: The fields before this sample.
