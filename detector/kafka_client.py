@@ -114,7 +114,13 @@ async def opened(
             await _closed(client)
             retriable = getattr(cause, "retriable", True)  # OSError and TimeoutError: the broker may come
             if pause_s is None or not retriable:
-                raise error(where, "cannot connect", expected=f"a broker at {servers}", got=repr(cause)) from cause
+                raise error(
+                    where,
+                    "cannot connect",
+                    expected=f"a broker at {servers}",
+                    got=repr(cause),
+                    hint="the client logged the reason before this",
+                ) from cause
         else:
             return client  # type: ignore[no-any-return]  # aiokafka has no annotations
         await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # apart from others who lost the same broker

@@ -13,9 +13,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from detector import kafka_client
-from detector.errors import SinkError, SourceError
+from detector.errors import ConfigurationError, SinkError, SourceError
 from detector.records import Shard
-from detector.settings import KafkaSinkSettings, KafkaSourceSettings
+from detector.settings import KafkaClientSettings, KafkaSinkSettings, KafkaSourceSettings
 from detector.sinks import kafka as sink_module
 from detector.sinks.kafka import KafkaSink
 from detector.sources.kafka import KafkaSource
@@ -379,6 +379,12 @@ async def test_a_broker_that_is_not_there_is_waited_for_and_then_an_error(monkey
     with pytest.raises(SinkError, match=r"a broker at 127\.0\.0\.1:1"):
         await sink.start()
     await sink.stop()
+
+
+async def test_a_topic_whose_configuration_we_may_not_read_is_an_error(kafka: str) -> None:
+    """An alerts topic must not be compacted; where the broker does not tell, we do not guess."""
+    with pytest.raises(ConfigurationError, match=r"may not read the configuration.*cleanup\.policy"):
+        await kafka_client.topic_settings(KafkaClientSettings(bootstrap_servers=kafka), topics.new_name(), "sink")
 
 
 async def test_a_misspelt_topic_is_answered_with_the_nearest(kafka: str, make_source: MakeSource) -> None:
