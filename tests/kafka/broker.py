@@ -51,16 +51,18 @@ def broker() -> Iterator[str]:
     if given:
         _wait_until_up(given, process=None)
         yield given
-    elif _docker_answers():
-        with _in_docker() as address:
+        return
+    tried = ["TIDEWARDEN_TEST_KAFKA is not set"]
+    for way in (_in_docker, _in_java):
+        with contextlib.ExitStack() as running:
+            try:
+                address = running.enter_context(way())
+            except NoBrokerError as error:
+                tried.append(str(error))
+                continue
             yield address
-    elif shutil.which("java"):
-        with _in_java() as address:
-            yield address
-    else:
-        raise NoBrokerError(
-            "no Kafka: TIDEWARDEN_TEST_KAFKA is not set, no Docker engine answers, java is not installed"
-        )
+            return
+    raise NoBrokerError(f"no Kafka: {'; '.join(tried)}")
 
 
 def _docker_answers() -> bool:
@@ -74,6 +76,8 @@ def _docker_answers() -> bool:
 
 @contextlib.contextmanager
 def _in_docker() -> Iterator[str]:
+    if not _docker_answers():
+        raise NoBrokerError("no Docker engine answers")
     port, controller = _free_ports()
     settings = _properties(port, controller, listen="0.0.0.0", folder="/tmp/kafka-logs")
     environment = [f"--env=KAFKA_{key.upper().replace('.', '_')}={value}" for key, value in settings.items()]
@@ -92,6 +96,8 @@ def _in_docker() -> Iterator[str]:
 
 @contextlib.contextmanager
 def _in_java() -> Iterator[str]:
+    if shutil.which("java") is None:
+        raise NoBrokerError("java is not installed")
     classpath = f"{_jars()}/*"
     with tempfile.TemporaryDirectory(prefix="tidewarden-kafka-", ignore_cleanup_errors=True) as folder:
         port, controller = _free_ports()
@@ -129,7 +135,7 @@ def _jars() -> Path:
     if _JARS.is_dir():
         return _JARS
     if shutil.which("mvn") is None:
-        raise NoBrokerError(f"no Kafka: neither Docker nor Maven, and {_JARS} is not there")
+        raise NoBrokerError(f"mvn is not installed, and {_JARS} is not there")
     _JARS.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=_JARS.parent) as folder:
         fetch = ["mvn", "-q", "-B", "-f", str(_HERE / "pom.xml"), "dependency:copy-dependencies"]
