@@ -138,7 +138,10 @@ class _Demo:
         self._plant = Plant(show.streams, show.seed)
         self._story = Story(Truth(self._plant, show.hours), open_bundle(show.bundle).warm_up)
         self._file = AlertFile(_alerts(state))
-        self._earlier = sum(1 for alert in self._file.new() if self._story.learn(alert))
+        for alert in self._file.new():
+            self._story.learn(alert)
+        self._earlier = self._story.anomalies
+        self._is_told = False
 
     async def run(self) -> None:
         """Show until the daemon ends."""
@@ -171,8 +174,6 @@ class _Demo:
                 self._app.drain()
             await asyncio.wait([daemon], timeout=1 / _FRAMES_PER_S)
 
-    _is_told = False
-
     def _tell_start(self, say: Callable[[str], None]) -> None:
         """Once the shard is restored: where it begins, and where one can look."""
         shard = next(iter(self._status.shards.values()), None)
@@ -183,7 +184,7 @@ class _Demo:
             self._story.samples_before = shard.next_position
             say(
                 f"continuing from the checkpoint in {self._state}: position {shard.next_position:,}, "
-                f"{shard.streams} streams, {self._earlier} alerts so far"
+                f"{shard.streams} streams, {self._earlier} anomalies so far"
             )
         say(f"status page {self._address}/   metrics {self._address}/metrics")
 

@@ -56,6 +56,32 @@ class AlertFile:
                 yield _decode(line)
 
 
+@dataclass(slots=True)
+class _Anomaly:
+    """One row of the screen."""
+
+    fault: Fault | None
+    latest: Alert
+    strange: Alert
+    """The latest that speaks of a strange sample; others tell the time, or that all is well again."""
+
+    def cells(self) -> Iterator[RenderableType]:
+        """What the row shows, in the order of the columns."""
+        blamed = _blamed(self.strange)
+        if self.latest.status == "firing":
+            yield Text("firing", style="bold red")
+        else:
+            yield Text("resolved", style="green")
+        yield self.latest.stream
+        yield "" if blamed is None else f"{blamed.channel} {blamed.blame:.0%}"
+        yield "" if blamed is None else _number(blamed.observed)
+        yield "" if blamed is None else f"{_number(blamed.lower)} to {_number(blamed.upper)}"
+        yield _time(self.latest.started_at)
+        yield _time(self.latest.detected_at)
+        yield f"{self.latest.peak_score:.1f}"
+        yield Text("false alarm", style="yellow") if self.fault is None else Text(self.fault.kind, style="green")
+
+
 class Story:
     """The anomalies so far, what each really was, and how far the plant's time has come."""
 
@@ -64,19 +90,21 @@ class Story:
         self._warm_up = warm_up
         self.samples_before = 0
         """Scored before this process began."""
-        self._latest: dict[str, tuple[Alert, Fault | None]] = {}
+        self._anomalies: dict[str, _Anomaly] = {}
 
     def learn(self, alert: Alert) -> str | None:
         """Take note of an alert; a line to print where it opens or closes an anomaly."""
         fault = self.truth.learn(alert)
-        self._latest.pop(alert.anomaly_id, None)
-        self._latest[alert.anomaly_id] = (alert, fault)
+        anomaly = self._anomalies.setdefault(alert.anomaly_id, _Anomaly(fault, alert, alert))
+        anomaly.latest = alert
+        if alert.reason in ("threshold", "peak", "blame"):
+            anomaly.strange = alert
         return _line(alert, fault) if alert.event in ("open", "close") else None
 
     @property
-    def alarms(self) -> int:
-        """Anomalies so far."""
-        return len(self._latest)
+    def anomalies(self) -> int:
+        """How many there were so far."""
+        return len(self._anomalies)
 
     def warmed_up(self, status: Status) -> float:
         """How far the streams' warm-up has come, 0 to 1, on average."""
@@ -107,30 +135,18 @@ class Story:
             Text(""),
             Text(self.progress(status, now_s)),
             grid,
-            self._anomalies(),
+            self._table(),
             Text(f"so far: {self.so_far(event_ns(status))}", style="bold"),
             Text("Ctrl-C stops; the next start goes on from here", style="dim"),
         )
 
-    def _anomalies(self) -> Table:
+    def _table(self) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         for column in ("", "pump", "channel to blame", "observed", "expected", "started", "detected", "peak", "really"):
             table.add_column(column, no_wrap=True)
-        newest = sorted(self._latest.values(), key=lambda each: each[0].detected_at, reverse=True)
-        for alert, fault in newest[:_ROWS]:
-            blamed = _blamed(alert)
-            is_firing = alert.status == "firing"
-            table.add_row(
-                Text("firing" if is_firing else "resolved", style="bold red" if is_firing else "green"),
-                alert.stream,
-                "" if blamed is None else f"{blamed.channel} {blamed.blame:.0%}",
-                "" if blamed is None else _number(blamed.observed),
-                "" if blamed is None else f"{_number(blamed.lower)} to {_number(blamed.upper)}",
-                alert.started_at[11:19],
-                alert.detected_at[11:19],
-                f"{alert.peak_score:.1f}",
-                Text("false alarm", style="yellow") if fault is None else Text(fault.kind, style="green"),
-            )
+        newest = sorted(self._anomalies.values(), key=lambda each: each.latest.detected_at, reverse=True)
+        for anomaly in newest[:_ROWS]:
+            table.add_row(*anomaly.cells())
         return table
 
     def ending(self, until_ns: int) -> Table:
