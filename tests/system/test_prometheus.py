@@ -178,17 +178,18 @@ def query(prometheus: str, expression: str) -> list[float]:
 
 
 def queries() -> dict[str, str]:
-    """Every query of the dashboard by panel and letter, with its variables substituted."""
-    panels = json.loads(DASHBOARD.read_text())["panels"]
-    found = {}
-    for panel in panels:
-        for target in panel.get("targets", ()):
-            expression = target["expr"]
-            for variable, value in SUBSTITUTED.items():
-                expression = expression.replace(variable, value)
-            assert "$" not in expression, f"{panel['title']}: a variable that the test does not know"
-            found[f"{panel['title']} {target['refId']}"] = expression
-    return found
+    """Every query of the dashboard, of panels and annotations, with its variables substituted."""
+    board = json.loads(DASHBOARD.read_text())
+    told = {f"{panel['title']} {each['refId']}": each for panel in board["panels"] for each in panel.get("targets", ())}
+    told |= {each["name"]: each for each in board["annotations"]["list"]}
+    return {name: _substituted(each["expr"]) for name, each in told.items()}
+
+
+def _substituted(expression: str) -> str:
+    for variable, value in SUBSTITUTED.items():
+        expression = expression.replace(variable, value)
+    assert "$" not in expression, f"{expression}: a variable that the test does not know"
+    return expression
 
 
 def needs_append_time(expression: str) -> bool:
