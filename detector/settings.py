@@ -17,7 +17,6 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from detector.errors import ConfigurationError
 from detector.settings_checks import ReadableFile, Regex, TimeZone
 from detector.settings_checks import parse_partitions as parse_partitions  # part of what this module offers
 from detector.settings_faults import configuration_error
