@@ -26,7 +26,7 @@ import tempfile
 import time
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -36,7 +36,7 @@ _HERE = Path(__file__).parent
 _JARS = _HERE.parents[1] / ".cache" / "kafka"
 _IMAGE = "apache/kafka:4.1.1"
 _START_S = 60.0  # a cold, busy CI machine; 4 s is usual
-_FETCH_S = 300.0  # Maven with an empty repository, or the image
+_FETCH_S = 240.0  # Maven with an empty repository, or the image
 _STOP_S = 10.0
 
 
@@ -83,10 +83,7 @@ def _in_docker() -> Iterator[str]:
     environment = [f"--env=KAFKA_{key.upper().replace('.', '_')}={value}" for key, value in settings.items()]
     publish = f"--publish=127.0.0.1:{port}:{port}"  # the listener is open inside the container only
     run = ["docker", "run", "--detach", "--rm", publish, *environment, f"--env=CLUSTER_ID={_cluster_id()}", _IMAGE]
-    started = subprocess.run(run, capture_output=True, text=True, timeout=_FETCH_S, check=False)
-    if started.returncode != 0:
-        raise NoBrokerError(f"docker run {_IMAGE}: {started.stderr.strip()}")
-    container = started.stdout.strip()
+    container = _run(run, _FETCH_S).strip()
     try:
         _wait_until_up(f"127.0.0.1:{port}", process=None)
         yield f"127.0.0.1:{port}"
@@ -114,9 +111,7 @@ def _in_java() -> Iterator[str]:
             "-c",
             str(properties),
         ]
-        formatted = subprocess.run([*java, *tool], capture_output=True, text=True, timeout=_START_S, check=False)
-        if formatted.returncode != 0:
-            raise NoBrokerError(f"kafka.tools.StorageTool: {formatted.stdout}{formatted.stderr}")
+        _run([*java, *tool], _START_S)
         output = Path(folder) / "output.txt"
         with output.open("wb") as log:
             # A session of its own: an interrupt typed at pytest ends the tests first, then the broker.
@@ -139,14 +134,21 @@ def _jars() -> Path:
     _JARS.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=_JARS.parent) as folder:
         fetch = ["mvn", "-q", "-B", "-f", str(_HERE / "pom.xml"), "dependency:copy-dependencies"]
-        fetched = subprocess.run(
-            [*fetch, f"-DoutputDirectory={folder}/lib"], capture_output=True, text=True, timeout=_FETCH_S, check=False
-        )
-        if fetched.returncode != 0:
-            raise NoBrokerError(f"{' '.join(fetch)}: {fetched.stdout[-2000:]}")
+        _run([*fetch, f"-DoutputDirectory={folder}/lib"], _FETCH_S)
         with contextlib.suppress(OSError):  # somebody else was faster: theirs is as good
             os.rename(f"{folder}/lib", _JARS)
     return _JARS
+
+
+def _run(command: Sequence[str], timeout_s: float) -> str:
+    """Run a command to its end and return what it printed."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise NoBrokerError(f"{command[0]} took longer than {timeout_s:.0f} s") from error
+    if done.returncode != 0:
+        raise NoBrokerError(f"{' '.join(command[:3])}: {done.stdout[-1000:]}{done.stderr[-1000:]}")
+    return done.stdout
 
 
 def _properties(port: int, controller: int, listen: str, folder: str) -> Mapping[str, object]:
