@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from detector.errors import InputError
 
@@ -30,7 +29,7 @@ def train(
         settings = settings.model_copy(update={"output": output})
     with Progress() as progress:
         folder = run(settings, progress)
-    Console(stderr=True).print(f"report: {folder / 'report.html'}", highlight=False)
+        progress.says(f"report: {folder / 'report.html'}")
     typer.echo(folder / "bundle.onnx")
 
 

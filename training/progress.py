@@ -37,7 +37,7 @@ class Progress(AbstractContextManager["Progress"]):
 
     def says(self, text: str) -> None:
         """Print a line above the bars."""
-        self._bars.console.print(text, highlight=False)
+        self._bars.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def over(self, what: str) -> Callable[[Sequence[T]], Iterator[T]]:
         """Give what iterates over a sequence with a bar of that name."""
