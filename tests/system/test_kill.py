@@ -2,13 +2,16 @@
 
 A feeder appends samples at a steady pace to four partitions, with level shifts, late, repeated and broken records. The
 daemon runs as a process and is killed at random moments while they come in. In the end its outputs must be those of
-the engine over the same records in one piece, to the bit, and those of a daemon that nobody killed. Two daemons with
+the engine over the same records in one piece, to the bit, those of `tidewarden score` over the same samples, and those
+of a daemon that nobody killed. Two daemons with
 one law of the checkpoint protocol broken must fail the same examination.
 """
 
 from __future__ import annotations
 
 import asyncio
+import csv
+import itertools
 import json
 import os
 import random
@@ -18,7 +21,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,7 @@ from tests.kafka.topics import create_topic, new_name, read_all
 pytestmark = pytest.mark.system
 
 ROOT = Path(__file__).parents[2]
+BUNDLE = str(ROOT / "tests/golden/tiny-any.onnx")
 PARTITIONS = 4
 STREAMS = 60
 SAMPLES = 400  # of each stream: about 25,000 records
@@ -102,6 +105,7 @@ class Site:
     folder: Path
     feed: Feed
     linger_ms: int = 20
+    every_s: float = 0.5
     topic: str = ""
     cluster: str = ""
     config: Path = Path()
@@ -126,13 +130,13 @@ class Site:
         decide |= {"update_every_s": 40}  # of event time: four samples
         settings = {
             "sources": {"plant": source},
-            "detectors": {"pumps": {"bundle": str(ROOT / "tests/golden/tiny-any.onnx"), "decide": decide}},
+            "detectors": {"pumps": {"bundle": BUNDLE, "decide": decide}},
             "sinks": {
                 "alerts": {"out": sink | {"topic": self.alerts}},
                 "scores": {"all": sink | {"topic": self.scores}},
                 "scores_mode": "complete",
             },
-            "checkpoint": {"path": str(self.folder / "state"), "every_s": 0.5},
+            "checkpoint": {"path": str(self.folder / "state"), "every_s": self.every_s},
             "http": {"port": 0},
         }
         self.config = self.folder / "config.yaml"
@@ -244,7 +248,7 @@ class Feeder:
 
     async def _append(self, count: int, pace: float | None) -> None:
         started_s = time.monotonic()
-        for done, (partition, value) in enumerate(islice(self._records, count)):
+        for done, (partition, value) in enumerate(itertools.islice(self._records, count)):
             self._pending.append(await self._producer.send(self._site.topic, value, partition=partition))
             while pace is not None and done > (time.monotonic() - started_s) * pace:
                 await asyncio.sleep(0.01)
@@ -355,6 +359,41 @@ def seed() -> int:
     return chosen
 
 
+async def scored_offline(site: Site) -> dict[tuple[str, int], set[bytes]]:
+    """Per (stream, time) the bits that `tidewarden score` gives for the same samples, out of a CSV file."""
+    table, out = site.folder / "samples.csv", site.folder / "scores.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["time", "stream", "flow", "heat"])
+        writer.writerows(_accepted(site.feed))
+    command = [sys.executable, "-m", "detector", "score", "--input", str(table), "--output", str(out)]
+    command += ["--time-unit", "s", "--stream", "stream", "--channels", "flow,heat"]
+    command += ["--bundle", BUNDLE, "--config", str(site.config), "--detector", "pumps"]
+    done = await asyncio.to_thread(
+        subprocess.run, command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    with out.open(newline="") as file:
+        return {
+            (row["stream"], int(row["time"]) * 10**9): {_bits(float(row["score"]), int(row["anomaly"]))}
+            for row in csv.DictReader(file)
+        }
+
+
+def _accepted(feed: Feed) -> Iterable[tuple[int, str, float | None, float]]:
+    """The samples that are whole and neither late nor repeated, by the plainest of rules."""
+    last: dict[str, int] = {}
+    for value in itertools.chain(*feed.partitions):
+        try:
+            sample = json.loads(value)
+            stream, at, values = sample["stream"], sample["time"], sample["values"]
+        except (ValueError, KeyError):
+            continue
+        if at > last.get(stream, 0):
+            last[stream] = at
+            yield at, stream, values["flow"], values["heat"]
+
+
 @pytest.mark.timeout(150)
 async def test_twelve_kills_change_nothing(kafka: str, tmp_path: Path, seed: int) -> None:
     """Scores to the bit, alerts as a set and in order per stream, duplicates 0; the same as a daemon left in peace."""
@@ -362,6 +401,7 @@ async def test_twelve_kills_change_nothing(kafka: str, tmp_path: Path, seed: int
     hits = await run_killed(site, 12, random.Random(seed))
     assert hits >= 10, f"only {hits} kills hit a daemon that had records to come"
     assert await examine(site) == {}
+    assert await scores_on(site) == await scored_offline(site)
     alerts = await alerts_on(site)
     events = Counter(json.loads(alert)["event"] for of_one in alerts.values() for alert in of_one)
     assert min(events["open"], events["update"], events["close"]) >= 20, f"too quiet to prove anything: {events}"
@@ -381,14 +421,14 @@ async def test_twelve_kills_change_nothing(kafka: str, tmp_path: Path, seed: int
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
-    ("fault", "linger_ms", "shown_by"),
-    [("early-manifest", 300, "lost alerts"), ("no-suppression", 2, "doubled alerts")],
+    ("fault", "linger_ms", "every_s", "shown_by"),
+    [("early-manifest", 300, 0.1, "lost alerts"), ("no-suppression", 2, 0.5, "doubled alerts")],
 )
 async def test_control_a_broken_protocol_fails(
-    kafka: str, tmp_path: Path, seed: int, fault: str, linger_ms: int, shown_by: str
+    kafka: str, tmp_path: Path, seed: int, fault: str, linger_ms: int, every_s: float, shown_by: str
 ) -> None:
     """The examination has teeth: each fault is found."""
-    site = await Site(kafka, tmp_path / fault, Feed(seed), linger_ms).build()
+    site = await Site(kafka, tmp_path / fault, Feed(seed), linger_ms, every_s).build()
     await run_killed(site, 5, random.Random(seed), fault)
     faults = await examine(site)
     _say(f"{fault}: {dict(faults)}")
