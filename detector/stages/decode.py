@@ -22,6 +22,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.errors import ConfigurationError
 from detector.records import NO_TIME, Float64, Int64, Reason, Records, Reject, Samples
 from detector.settings import RecordSettings
 
@@ -141,7 +142,10 @@ def _struct(settings: RecordSettings) -> type[msgspec.Struct]:
         fields.append((f"c{c}", number, msgspec.field(default=None, name=channel)))
     if settings.labels is not None:
         fields.append(("labels", dict[str, str] | None, msgspec.field(default=None, name=settings.labels)))
-    return msgspec.defstruct("Record", fields, gc=False)  # gc=False: nothing in it can form a cycle
+    try:
+        return msgspec.defstruct("Record", fields, gc=False)  # gc=False: nothing in it can form a cycle
+    except ValueError as error:
+        raise ConfigurationError("record", "fields", expected="a different field for each", got=error) from error
 
 
 def _group(maps: list[dict[str, float | None]]) -> tuple[list[tuple[str, ...]], NDArray[np.intp], list[Float64]]:

@@ -23,7 +23,7 @@ def wave(slots: Int64, wave_rows: int) -> list[NDArray[np.intp]]:
     last = int(turn.max(initial=-1))
     if last == 0:
         return _cut(np.arange(len(slots)), wave_rows)
-    by_turn = np.argsort(turn, kind="stable")  # stable: slots still rise within a turn
+    by_turn = np.argsort(turn.astype(np.min_scalar_type(last)), kind="stable")  # small integers sort in linear time
     ends = np.cumsum(np.bincount(turn, minlength=last + 1))
     return [part for turn_of in np.split(by_turn, ends[:-1]) for part in _cut(turn_of, wave_rows)]
 

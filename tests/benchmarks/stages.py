@@ -22,7 +22,7 @@ import numpy as np
 from detector.engine import Detector, Engine
 from detector.model.bundle import read_bundle
 from detector.model.session import Session, StepOutput
-from detector.records import Records, Shard
+from detector.records import NO_TIME, Records, Shard
 from detector.settings import DetectorSettings, EngineSettings, RecordSettings
 from detector.stages.infer import WallClock, WaveInput, infer
 
@@ -54,26 +54,21 @@ class TimedSession:
         return out
 
 
-def polls(load: Load, count: int, seed: int = 1) -> Iterator[Records]:
-    """Polls of wide JSON; `count` of them."""
+def polls(load: Load, count: int, first_s: float, seed: int = 1) -> Iterator[Records]:
+    """Polls of wide JSON; `count` of them, from the time `first_s` on."""
     random = np.random.default_rng(seed)
-    turn = np.zeros(load.streams, np.int64)
     for poll in range(count):
         start = poll * POLL_RECORDS
-        if load.order == "random":
-            which = random.integers(0, load.streams, POLL_RECORDS)
-        else:
-            which = np.arange(start, start + POLL_RECORDS) % load.streams
+        number = np.arange(start, start + POLL_RECORDS)
+        which = random.integers(0, load.streams, POLL_RECORDS) if load.order == "random" else number % load.streams
+        times = (first_s + 60.0 * number / load.streams).tolist()  # each stream about once a minute
         readings = random.normal(10.0, 1.0, (POLL_RECORDS, load.channels)).round(3).tolist()
         values = []
-        for stream, reading in zip(which.tolist(), readings, strict=True):
-            turn[stream] += 1
+        for stream, time_s, reading in zip(which.tolist(), times, readings, strict=True):
             cells = ",".join(f'"v{c}":{cell}' for c, cell in enumerate(reading))
-            text = f'{{"stream":"s-{stream}","time":{_FIRST_S + 60 * int(turn[stream])}.25,"values":{{{cells}}}}}'
-            values.append(text.encode())
-        positions = np.arange(start, start + POLL_RECORDS)
-        append_ns = np.full(POLL_RECORDS, (_FIRST_S + 10**8) * 10**9)
-        yield Records(SHARD, values, [None] * POLL_RECORDS, positions, append_ns, start + POLL_RECORDS)
+            values.append(f'{{"stream":"s-{stream}","time":{time_s:.6f},"values":{{{cells}}}}}'.encode())
+        append_ns = np.full(POLL_RECORDS, NO_TIME)
+        yield Records(SHARD, values, [None] * POLL_RECORDS, number, append_ns, start + POLL_RECORDS)
 
 
 def measure(bundle: Path, load: Load, repeats: int) -> dict[str, float]:
@@ -83,12 +78,10 @@ def measure(bundle: Path, load: Load, repeats: int) -> dict[str, float]:
     engine = Engine(SHARD, [Detector("bench", DetectorSettings(), read, session)], RecordSettings(), EngineSettings())
     warm = max(4, -(-load.streams // POLL_RECORDS))
     # New streams are made in turn and not measured; what follows is the load itself.
-    for records in polls(load._replace(order="in turn"), warm):
+    for records in polls(load._replace(order="in turn"), warm, _FIRST_S):
         engine.advance(records)
     found: list[dict[str, float]] = []
-    for records in polls(load, repeats, seed=2):
-        records.values = [value.replace(b'"time":17', b'"time":18') for value in records.values]  # later than all
-        records.append_ns += 10**17
+    for records in polls(load, repeats, _FIRST_S + 86_400.0, seed=2):
         session.took_s = 0.0
         with patch("detector.engine.poll.time.perf_counter", time.thread_time):
             outcome = engine.advance(records)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from detector.errors import ConfigurationError
 from detector.records import NO_TIME, Reason, Records, Samples, Shard
 from detector.settings import RecordSettings
 from detector.stages.decode import Decoder, iso_to_ns, number_to_ns, screen
@@ -255,3 +256,9 @@ def test_an_empty_poll_is_no_trouble() -> None:
     samples, rejects = decode()
     assert (len(samples), rejects) == (0, [])
     assert screen(samples, 1.0) == (samples, [])
+
+
+def test_one_field_cannot_be_two_things() -> None:
+    """That is said when the decoder is made, not by the first record."""
+    with pytest.raises(ConfigurationError, match="different field"):
+        Decoder(RecordSettings(stream="id", time="id"))
