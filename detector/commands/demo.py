@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from detector import logs
+from detector import __version__, logs
 from detector.app import App
 from detector.clock import SystemClock
 from detector.demo.live import Address, AlertFile, Story, event_ns
@@ -43,6 +43,8 @@ class Show:
     seed: int
     hours: float
     speed: float
+    bundle_sha256: str
+    version: str
     is_over: bool = False
 
 
@@ -71,12 +73,13 @@ def command(
     Ctrl-C drains; the next start goes on from the checkpoint. Where standard output is no terminal, lines are printed
     and the demo ends by itself.
     """
-    show = Show(bundle, pumps, seed, hours, speed)
+    opened = open_bundle(bundle)
+    show = Show(bundle, pumps, seed, hours, speed, opened.sha256, __version__)
     say = Console(highlight=False, markup=False, soft_wrap=True)
     _make_room(state, show, fresh, say)
     settings = settings_of(show, state, port)
     logs.configure(settings.log)
-    demo = _Demo(show, state, App(settings), say)
+    demo = _Demo(show, state, App(settings), Story(Truth(Plant(pumps, seed), hours), opened.warm_up), say)
     asyncio.run(demo.run())
     demo.conclude()
 
@@ -131,12 +134,10 @@ def _write(state: Path, show: Show) -> None:
 class _Demo:
     """The daemon and the screen, side by side."""
 
-    def __init__(self, show: Show, state: Path, app: App, say: Console) -> None:
-        self._show, self._state, self._app, self._say = show, state, app, say
+    def __init__(self, show: Show, state: Path, app: App, story: Story, say: Console) -> None:
+        self._show, self._state, self._app, self._story, self._say = show, state, app, story, say
         self._clock = SystemClock()
         self._begun_s = self._clock.monotonic_s()
-        self._plant = Plant(show.streams, show.seed)
-        self._story = Story(Truth(self._plant, show.hours), open_bundle(show.bundle).warm_up)
         self._file = AlertFile(_alerts(state))
         for alert in self._file.new():
             self._story.learn(alert)
@@ -200,8 +201,8 @@ class _Demo:
         if self._status.is_draining:
             self._say.print(f"drained; the next start goes on from the checkpoint in {self._state}")
         else:
-            _write(self._state, Show(**{**asdict(self._show), "is_over": True}))
-            until_ns = self._plant.start_ns + round(self._show.hours * 3.6e12)
+            _write(self._state, replace(self._show, is_over=True))
+            until_ns = self._story.truth.plant.start_ns + round(self._show.hours * 3.6e12)
         self._say.print(self._story.ending(until_ns))
         self._say.print(self._story.so_far(until_ns))
 

@@ -1,6 +1,7 @@
 """What the demo shows: the story told by alerts beside the truth."""
 
 import io
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -87,9 +88,9 @@ def test_only_the_same_demo_is_continued(tmp_path):
     """Another plant, one that is over, or --fresh begins anew and says why; the same one keeps its state."""
     said = io.StringIO()
     say = Console(file=said)
-    show = demo.Show("default", 50, 7, 12.0, 600.0)
-    over = demo.Show("default", 50, 7, 12.0, 600.0, is_over=True)
-    other = demo.Show("default", 50, 8, 12.0, 600.0)
+    show = demo.Show("default", 50, 7, 12.0, 600.0, "sha256", "1.0")
+    over = replace(show, is_over=True)
+    other = replace(show, seed=8)
 
     def remains(earlier: demo.Show, now: demo.Show, fresh: bool = False) -> bool:
         demo._write(tmp_path, earlier)
