@@ -11,6 +11,7 @@ import asyncio
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from detector.errors import SinkError
@@ -80,7 +81,8 @@ class FileSink:
             while rest:
                 rest = rest[os.write(self._descriptor(), rest) :]
         except OSError as error:
-            os.ftruncate(self._descriptor(), self._size)  # what stands after it is half a delivery
+            with suppress(OSError):  # else the next start cuts off the half delivery
+                os.ftruncate(self._descriptor(), self._size)
             raise SinkError(self._path, "cannot be written", got=error.strerror or error) from error
         self._size += len(data)
 

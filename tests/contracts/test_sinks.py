@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -263,6 +264,24 @@ async def test_a_file_has_one_writer(tmp_path: Path) -> None:
     await first.stop()
     await second.start()
     await second.stop()
+
+
+async def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
+    """A delivery that does not fit is an error and is taken back; afterwards the sink goes on."""
+    path = tmp_path / "alerts.jsonl"
+    sink = make_sink("out", FileSinkSettings(type="file", path=path))
+    await sink.start()
+    await sink.deliver_alerts(SHARD, [alert(0)])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 1000, before[1]))
+    try:
+        with pytest.raises(SinkError, match=r"alerts\.jsonl: cannot be written"):
+            await sink.deliver_alerts(SHARD, [alert(number) for number in range(1, 9)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    await sink.deliver_alerts(SHARD, [alert(9)])
+    await sink.stop()
+    assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == ["id0", "id9"]
 
 
 async def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
