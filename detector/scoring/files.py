@@ -118,7 +118,7 @@ def score_files(
     """
     summary, watcher = Summary(), watcher or Watcher()
     with TableWriter(output) as writer:
-        paths = _expand(inputs, summary)
+        paths = _expand(inputs, output, summary)
         watcher.will_read(sum(Path(path).stat().st_size for path in paths))
         names = _detail_channels(paths, columns) if detail else []
         reader = _Reader(columns)
@@ -134,12 +134,12 @@ def score_files(
     return summary
 
 
-def _expand(inputs: Sequence[str], summary: Summary) -> list[str]:
-    """Paths and globs as paths, each once, in the order given; those of a glob by name."""
+def _expand(inputs: Sequence[str], output: Path, summary: Summary) -> list[str]:
+    """Paths and globs as paths, each once, in the order given; those of a glob by name, less an earlier output."""
     paths: dict[str, None] = {}
     for pattern in inputs:
         found = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))
-        found = [path for path in found if not Path(path).is_dir()]
+        found = [path for path in found if not Path(path).is_dir() and Path(path).absolute() != output.absolute()]
         paths |= dict.fromkeys(found)
         if not found:
             summary.errors.append(InputError(pattern, "no such file"))

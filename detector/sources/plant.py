@@ -64,7 +64,7 @@ class PlantSource:
         skipped, self._next = divmod(position, size)
         self._chunks = islice(self._plant.samples(self._settings.hours), skipped, None)
         self._chunk = await asyncio.to_thread(next, self._chunks, None)
-        self._first, self._is_over = skipped * size, self._chunk is None
+        self._first, self._is_over, self._paced_from = skipped * size, self._chunk is None, None
 
     async def poll(self, timeout_s: float) -> list[Records]:
         """What has become due since the last poll."""

@@ -227,6 +227,13 @@ def test_a_wrong_file_does_not_lose_the_others(tmp_path, plant):
     assert output.read_bytes() == alone
 
 
+def test_a_glob_does_not_take_up_an_earlier_output(tmp_path, plant):
+    """Scoring a folder into itself twice gives the same twice."""
+    write(tmp_path / "in.csv", plant, slice(0, 300))
+    first = scored(tmp_path, [tmp_path / "*.csv"])[0].read_bytes()
+    assert scored(tmp_path, [tmp_path / "*.csv"])[0].read_bytes() == first
+
+
 def test_integers_need_a_unit(tmp_path):
     """A number in the time column could be anything; the message says what to add."""
     (tmp_path / "in.csv").write_text("time,a\n1,2\n")
