@@ -4,63 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from detector.app import App, first, identity_of, load_detectors, make_deliveries
 from detector.errors import BundleError, CheckpointError, SinkError, TidewardenError
-from detector.settings import Settings, load
-
-ROOT = Path(__file__).parents[2]
-
-
-def configuration(folder: Path, **changes: Any) -> dict[str, Any]:
-    """A file in, alerts and complete scores to files out."""
-    plain: dict[str, Any] = {
-        "sources": {"lines": {"type": "file", "paths": [str(folder / "in.jsonl")]}},
-        "detectors": {
-            "pumps": {"bundle": str(ROOT / "tests/golden/tiny-any.onnx"), "decide": {"threshold_nines": 1.6}},
-        },
-        "sinks": {
-            "alerts": {"out": {"type": "file", "path": str(folder / "alerts.jsonl")}},
-            "scores": {"all": {"type": "file", "path": str(folder / "scores.jsonl")}},
-            "scores_mode": "complete",
-        },
-        "checkpoint": {"path": str(folder / "state"), "every_s": 0.2},
-        "http": {"port": 0},
-    }
-    return plain | changes
-
-
-def settings(folder: Path, **changes: Any) -> Settings:
-    """The same, validated."""
-    path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump(configuration(folder, **changes)))
-    return load(path)
-
-
-def append(folder: Path, start: int, end: int, streams: int = 3) -> None:
-    """Samples with a level shift now and then."""
-    with (folder / "in.jsonl").open("a") as file:
-        for tick in range(start, end):
-            for stream in range(streams):
-                flow = (tick * 7919 + stream * 31) % 101 / 100 + (30 if tick % 90 > 80 else 0)
-                sample = {"stream": f"p{stream}", "time": 1_600_000_000 + tick * 10, "values": {"flow": flow}}
-                file.write(json.dumps(sample) + "\n")
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    """What was written."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+from tests.scenarios.daemon import BUNDLE, append, configuration, lines, settings, start
 
 
 async def test_a_finite_source_ends_the_daemon(tmp_path: Path) -> None:
@@ -81,8 +36,8 @@ async def test_a_restart_gives_what_one_run_gives(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     append(tmp_path / "once", 0, 300)
     await asyncio.wait_for(App(settings(tmp_path / "once")).run(), 30)
-    for start, end in ((0, 170), (170, 300)):
-        append(tmp_path / "twice", start, end)
+    for ticks in ((0, 170), (170, 300)):
+        append(tmp_path / "twice", *ticks)
         await asyncio.wait_for(App(settings(tmp_path / "twice")).run(), 30)
     for output in ("scores.jsonl", "alerts.jsonl"):
         once, twice = ((tmp_path / name / output).read_text() for name in ("once", "twice"))
@@ -149,8 +104,7 @@ def test_the_first_of_nested_failures_is_found() -> None:
 
 def test_detectors_share_a_bundle_and_its_session(tmp_path: Path) -> None:
     """Each file is read once."""
-    bundle = str(ROOT / "tests/golden/tiny-any.onnx")
-    two = {name: {"bundle": bundle, "match": {"stream": f"{name}.*"}} for name in ("a", "b")}
+    two = {name: {"bundle": BUNDLE, "match": {"stream": f"{name}.*"}} for name in ("a", "b")}
     (a, b), numerics = load_detectors(settings(tmp_path, detectors=two))
     assert (a.name, b.name) == ("a", "b")
     assert a.bundle is b.bundle
@@ -174,12 +128,11 @@ def test_the_configuration_hash_covers_what_changes_results(tmp_path: Path) -> N
         with_changes = settings(tmp_path, **changes)
         return identity_of(with_changes, load_detectors(with_changes)[0], "numerics").configuration
 
-    bundle = str(ROOT / "tests/golden/tiny-any.onnx")
     copy = tmp_path / "copy.onnx"
-    copy.write_bytes(Path(bundle).read_bytes())
+    copy.write_bytes(Path(BUNDLE).read_bytes())
     decide = {"threshold_nines": 1.6}
     assert of() == of(http={"port": 9999}) == of(detectors={"pumps": {"bundle": str(copy), "decide": decide}})
-    assert of() != of(detectors={"pumps": {"bundle": bundle, "decide": {"threshold_nines": 1.7}}})
+    assert of() != of(detectors={"pumps": {"bundle": BUNDLE, "decide": {"threshold_nines": 1.7}}})
     assert of() != of(engine={"max_streams": 5})
 
 
@@ -189,9 +142,7 @@ def process(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     append(tmp_path, 0, 200)
     source = {"lines": {"type": "file", "paths": [str(tmp_path / "in.jsonl")], "mode": "tail"}}
     settings(tmp_path, sources=source)
-    command = [sys.executable, "-m", "detector", "run", "-c", str(tmp_path / "config.yaml")]
-    with (tmp_path / "log").open("wb") as log:
-        daemon = subprocess.Popen(command, cwd=ROOT, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    daemon = start(tmp_path)
     try:
         yield daemon
     finally:
