@@ -13,14 +13,15 @@ from typing import NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detector.records import Float32, Float64, Int64
 
 CLOCK_FEATURES = 4
-_NS_PER_S = 10**9
-_MINUTE_S, _DAY_S, _WEEK_MINUTES = 60, 86_400, 7 * 24 * 60
-_OFFSET_SPAN_S = 900  # time zones change their offset only at quarters of an hour, UTC
-_FIRST_WEEKDAY_S = 3 * _DAY_S  # 1970-01-01 was a Thursday; weeks start on Monday
+_MINUTE_NS = 60 * 10**9
+_DAY, _WEEK = 24 * 60, 7 * 24 * 60  # minutes
+_FIRST_DAY = 3 * _DAY  # 1970-01-01 was a Thursday; weeks start on Monday
+_SPAN = 15  # minutes; time zones change their offset only at quarters of an hour, UTC
 
 
 class Step(Protocol):
@@ -91,53 +92,63 @@ def infer(model: Model, state: Float32, wave: WaveInput, clock: WallClock) -> St
         clock.features(wave.event_ns),
         state.take(wave.slots, axis=0),
     )
-    state[wave.slots] = step.next_state
+    _scatter(state, wave.slots, step.next_state)
     return step
+
+
+def _scatter(state: Float32, slots: Int64, rows: Float32) -> None:
+    if rows.dtype != np.float32 or rows.shape != (len(slots), state.shape[1]):
+        raise TypeError(f"next_state: expected float32 ({len(slots)}, {state.shape[1]}), got {rows.dtype} {rows.shape}")
+    _rows(state)[slots] = _rows(np.ascontiguousarray(rows))
+
+
+def _rows(matrix: Float32) -> NDArray[np.void]:
+    """Each row as one item, which NumPy copies whole; float by float it takes twice as long."""
+    rows: NDArray[np.void] = matrix.view(np.dtype((np.void, matrix.itemsize * matrix.shape[1])))[:, 0]
+    return rows
 
 
 class WallClock:
     """Sine and cosine of the time of day and of the week in one time zone, at the start of the minute."""
 
     def __init__(self, time_zone: str) -> None:
-        self._offset_s = _offsets(time_zone)
+        self._offset = _offsets(time_zone)
 
     def features(self, event_ns: Int64) -> Float32:
         """The features of each event time, shape (B, 4)."""
-        seconds = event_ns // _NS_PER_S
-        minute = (seconds + self._offsets_s(seconds) + _FIRST_WEEKDAY_S) // _MINUTE_S % _WEEK_MINUTES
-        return _week().take(minute, axis=0)
+        minute = event_ns // _MINUTE_NS
+        return _week().take((minute + self._offsets(minute)) % _WEEK, axis=0)
 
-    def _offsets_s(self, seconds: Int64) -> Int64 | int:
-        if self._offset_s is None:
+    def _offsets(self, minute: Int64) -> Int64 | int:
+        if self._offset is None:
             return 0
-        span = seconds // _OFFSET_SPAN_S
-        first = int(span[0])
-        if (span == first).all():
-            return self._offset_s(first)
+        span = minute // _SPAN
+        if (span == span[0]).all():
+            return self._offset(int(span[0]))
         spans, which = np.unique(span, return_inverse=True)
-        offsets: Int64 = np.array([self._offset_s(one) for one in spans.tolist()], np.int64)[which]
+        offsets: Int64 = np.array([self._offset(one) for one in spans.tolist()], np.int64)[which]
         return offsets
 
 
 @lru_cache
 def _offsets(time_zone: str) -> Callable[[int], int] | None:
-    """Seconds east of UTC in each quarter of an hour since 1970, or None for UTC itself."""
+    """Minutes east of UTC in each quarter of an hour since 1970, or None for UTC itself."""
     if time_zone == "UTC":
         return None
     zone = ZoneInfo(time_zone)
 
     @lru_cache(maxsize=100_000)
-    def offset_s(span: int) -> int:
-        at = datetime.fromtimestamp(span * _OFFSET_SPAN_S, UTC).astimezone(zone).utcoffset()
-        return 0 if at is None else int(at.total_seconds())
+    def offset(span: int) -> int:
+        at = datetime.fromtimestamp(span * _SPAN * 60, UTC).astimezone(zone).utcoffset()
+        return 0 if at is None else int(at.total_seconds()) // 60
 
-    return offset_s
+    return offset
 
 
 @lru_cache(maxsize=1)
 def _week() -> Float32:
-    """The features of each minute of the week, from Monday 00:00, shape (10080, 4)."""
-    minute = np.arange(_WEEK_MINUTES)
-    day = 2 * np.pi * (minute % (24 * 60)) / (24 * 60)
-    week = 2 * np.pi * minute / _WEEK_MINUTES
+    """The features of each minute of a week that begins as 1970 did, shape (10080, 4)."""
+    minute = np.arange(_WEEK)
+    day = 2 * np.pi * (minute % _DAY) / _DAY
+    week = 2 * np.pi * ((minute + _FIRST_DAY) % _WEEK) / _WEEK
     return np.stack([np.sin(day), np.cos(day), np.sin(week), np.cos(week)], axis=1).astype(np.float32)

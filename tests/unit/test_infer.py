@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
 
+from detector.model.session import StepOutput
 from detector.stages.infer import WallClock, WaveInput, infer
 from tests.engine_feed import PlainModel
 
@@ -67,3 +69,16 @@ def test_only_the_rows_of_the_wave_are_stepped() -> None:
     assert np.array_equal(state[[1, 3]], step.next_state)
     assert state[[1, 3], 2:].tolist() == [[2, 0], [5, 7]]
     assert step.score.tolist() == [2, 7]
+
+
+def test_rows_of_another_type_never_enter_the_arena() -> None:
+    """They would be taken for other numbers."""
+
+    class Doubles(PlainModel):
+        def step(self, *wave: Any) -> StepOutput:
+            step = super().step(*wave)
+            return step._replace(next_state=step.next_state.astype(np.float64))
+
+    wave = WaveInput(np.array([0]), np.ones((1, 1)), np.zeros(1), np.zeros(1, np.int64))
+    with pytest.raises(TypeError, match="expected float32"):
+        infer(Doubles(), np.zeros((2, 3), np.float32), wave, WallClock("UTC"))
