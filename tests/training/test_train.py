@@ -21,10 +21,7 @@ from detector.errors import InputError
 from detector.model.bundle import read_bundle
 from detector.model.session import Session
 from training import run as running
-from training.calibrate import _clusters
-from training.data.series import Series
 from training.progress import Progress
-from training.rollout import Run
 from training.run import export_weights, run_folder, train
 from training.settings import TrainSettings, load
 
@@ -171,18 +168,6 @@ def test_run_folders_never_meet(tmp_path: Path) -> None:
     with run_folder(tmp_path, "a") as first, run_folder(tmp_path, "a") as second:
         assert (first.suffix, second.suffix) == (".partial", ".partial")
     assert len({path.name for path in tmp_path.iterdir()}) == 2
-
-
-def test_exceedances_are_counted_in_clusters() -> None:
-    """Samples above the threshold fewer than ten samples apart are one alarm."""
-    score = np.zeros(100_000)
-    for start in range(1000, 100_000, 1000):
-        score[[start, start + 3, start + 9]] = 8.0
-    empty = np.zeros((len(score), 1))
-    one = Series("s", ("a",), np.arange(len(score)), empty, 0)
-    threshold, per_alarm = _clusters([Run(one, score, score, empty, empty, empty)], budget_per_day=1.0, period_s=1.0)
-    assert per_alarm == pytest.approx(3.0)
-    assert threshold == pytest.approx(np.log10(86_400 / 3))
 
 
 @pytest.fixture(autouse=True)
