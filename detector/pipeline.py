@@ -10,6 +10,7 @@ everywhere: a shard's records pass the engine, and its outputs reach the sinks, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -189,8 +190,8 @@ class Pipeline:
             written = await live.checkpointer.make_durable(taken)
         except CheckpointError as error:
             self.telemetry.checkpoint_failed(live.checkpointer.shard)
-            if not error.retriable:
-                raise
+            if not error.retriable and self.live.get(live.checkpointer.shard) is live:
+                raise  # a shard that we have just lost may well be fenced
             _log.warning("checkpoint failed", shard=str(live.checkpointer.shard), error=str(error))
         else:
             self._tell_written(written)

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detector.errors import CheckpointError, SinkError
+from detector.errors import CheckpointError, SinkError, SourceError
 from detector.pipeline import Input
 from detector.records import Alert, Outcome, Reason, Records, Shard, Snapshot
 from detector.sinks.deliver import Deliveries, sample
+from detector.sources.base import Bounds
 from tests.scenarios.world import SHARD, EchoEngine, ListSource, MemorySink, World, plain_feed, records, s
 
 
@@ -251,3 +252,27 @@ async def test_the_pipeline_costs_little_per_record(tmp_path: Path) -> None:
     per_record_us = (time.perf_counter() - started_s) / (polls * size) * 1e6
     print(f"pipeline and telemetry: {per_record_us:.3f} us per record")  # noqa: T201  # the measurement, for people
     assert per_record_us < 1.0
+
+
+async def test_a_source_that_cannot_tell_its_end_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lag is unknown while a broker is away; that is no reason to end."""
+    monkeypatch.setattr("detector.pipeline._WATCH_S", 0.01)
+    world = World(plain_feed(200), tmp_path, pace_s=0.001)
+
+    class Away(ListSource):
+        asked = 0
+
+        async def bounds(self, shard: Shard, near: int | None = None) -> Bounds:
+            self.asked += 1
+            if self.asked == 2:
+                raise SourceError("broker", "away")
+            return await super().bounds(shard, near)
+
+    source = Away(world)
+    await world.run(inputs=[Input(source, "earliest", lambda _: world.engine)])
+    assert source.asked > 2
+    labels = {"source": "list", "topic": "sensors", "partition": "0"}
+    assert world.telemetry.registry.get_sample_value("tidewarden_lag_records", labels) is not None
+    assert world.alerts() == whole(world).alerts
