@@ -10,7 +10,6 @@ everywhere: a shard's records pass the engine, and its outputs reach the sinks, 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
