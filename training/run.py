@@ -20,6 +20,7 @@ import hashlib
 import itertools
 import json
 import pickle
+import subprocess
 import traceback
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -97,7 +98,22 @@ def describe(settings: TrainSettings, history: History, calibration: Calibration
             "threshold_nines": None,
         },
         "calibration": calibration.figures(),
+        "commit": _commit(),
     }
+
+
+def _commit() -> str | None:
+    """The git commit of this code, with a mark when it was changed since; None where it is no checkout of ours."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        return git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changed")
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def export_weights(weights: Path, bundle: Path) -> Path:
