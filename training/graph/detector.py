@@ -199,7 +199,8 @@ class Detector(nn.Module):
         """
         known = reading.known.float()
         ready = ((reading.count + 1) / self.shape.warm_up).clamp(max=1.0)
-        square = (strangeness * ready).clamp(min=_WEAKEST).square()
+        strong = (strangeness * ready).clamp(min=_WEAKEST)
+        square = strong * strong
         fourth = square * square * known
         norm = torch.linalg.vector_norm(fourth, dim=1, keepdim=True).clamp(min=_WEAKEST**4)
         mean = norm / torch.linalg.vector_norm(known, dim=1, keepdim=True).clamp(min=1.0)
@@ -225,14 +226,16 @@ class Detector(nn.Module):
         for t in range(T):
             now = elapsed[:, t, None, None].clamp(0.0, _ELAPSED_MAX)
             period = self._period(now, joint)
-            since = since + now
             reading, new = self.scale(values[:, t, :, None], observed[:, t, :, None], channel)
             trusted = reading.known & (reading.count >= TRUSTED_AFTER)
-            query = torch.cat([_timing(since, period, clock[:, t, None]), reading.back, reading.momentum], dim=-1)
+            timing = _timing(since + now, period, clock[:, t, None])
+            query = torch.cat([timing, reading.back, reading.momentum], dim=-1)
             steps.append((_inputs(reading), query, reading.y, reading.known, trusted))
+            accepted = reading.known.any(dim=1, keepdim=True)  # a sample with nothing observed is none
+            since = torch.where(accepted, (since + now) * (1 - reading.known.float()), since)
             channel |= {name: torch.where(reading.known, new[name], channel[name]) for name in new}
-            since = torch.where(reading.known, 0.0, since)
-            joint |= {"samples": (joint["samples"] + 1).clamp(max=COUNT_MAX), "period": period}
+            moved = {"samples": (joint["samples"] + 1).clamp(max=COUNT_MAX), "period": period}
+            joint |= {name: torch.where(accepted, moved[name], joint[name]) for name in moved}
         inputs, query, target, mask, trusted = (torch.stack(part, dim=1) for part in zip(*steps, strict=True))
         return Prepared(inputs, query, target.squeeze(-1), mask.squeeze(-1), trusted.squeeze(-1))
 

@@ -1,6 +1,6 @@
 """Running scale: raw engineering units in, unit-free numbers out, from the first samples on.
 
-*Origin*: the last observed value, kept as two float32 whose sum in float64 is exact to 48 bits. All else is
+*Origin*: the last observed value, kept as two float32 whose sum in float64 is exact to 48 bits. Changes are
 relative to it, so a counter at 1e12 keeps its steps of 1. *Robustness*: no single sample moves a statistic by more
 than a few of its own units (Huber 1964). *Escape*: a scale that is far too small, as after a constant stretch,
 grows by half at every sample until it fits, because what a change may count for is taken from a quick scale as well
@@ -29,7 +29,6 @@ _LARGEST = 1e18  # raw units; its square still is a float32
 _SMALLEST = 1e-18  # raw units; scale of a channel that never moved
 _RESOLUTION = 1e-12  # of the level; smaller changes are rounding, not signal
 _CLIP = 8.0  # of everything unit-free that the network sees
-_MEAN_REACH = 1e3  # standard deviations; a counter's reset throws the mean further than float32 could hold
 
 
 class Reading(NamedTuple):
@@ -66,7 +65,8 @@ class Scale(nn.Module):
         Field("count"),
         Field("origin_high"),
         Field("origin_low"),
-        Field("mean"),
+        Field("mean_high"),
+        Field("mean_low"),
         Field("variance"),
         Field("change_scale"),
         Field("quick_scale"),
@@ -80,13 +80,13 @@ class Scale(nn.Module):
             The reading, and the new fields; those of channels that are not known are to be dropped by the caller.
         """
         count = old["count"]
-        origin = old["origin_high"].double() + old["origin_low"].double()
+        origin, past_mean = _double(old, "origin"), _double(old, "mean")
         known = (observed > 0.5) & (values.abs() < 3e38)
         kept = torch.where(known, values, origin)
-        begun = count.clamp(max=1.0)  # 0 at the first sample, which has no change and is its own forecast
-        base = origin + (1 - begun).double() * kept
-        change = (kept - origin).clamp(-_LARGEST, _LARGEST).float() * begun
-        high = kept.float()
+        begun = count.clamp(max=1.0)  # 0 at the first sample, which has no change, is its own forecast and the mean
+        first = (1 - begun).double() * kept
+        base, past_mean = origin + first, past_mean + first
+        change = _single(kept - base)
 
         next_count = (count + 1).clamp(max=COUNT_MAX)
         rate = (1 / next_count).clamp(min=1 / MEMORY)
@@ -101,32 +101,36 @@ class Scale(nn.Module):
         new_quick = quick + rate.clamp(min=_QUICK) * (size - quick)
         new_unit = torch.maximum(new_slow, floor)
 
-        # Mean, kept relative to the origin and moving against it, and variance.
-        deviation = change - old["mean"]
+        # Mean and variance.
+        deviation = _single(kept - past_mean)
         reach = torch.maximum(old["variance"].sqrt(), unit * 0.5) * _DEVIATION_LIMIT + slack
-        counted = _within(deviation, reach)
+        counted = torch.minimum(torch.maximum(deviation, -reach), reach)
         variance = old["variance"] + rate * (counted * counted - old["variance"])
         spread = torch.maximum(variance.sqrt(), new_unit * 0.5)
-        mean = _within(rate * counted - deviation, (spread * _MEAN_REACH).clamp(max=_LARGEST))
+        moved = rate * counted
+        mean = past_mean + moved.double()
 
         reading = Reading(
             known=known,
             base=base,
             unit=unit,
             y=(change / unit).clamp(-1e6, 1e6),
-            back=(old["mean"] / unit).clamp(-100.0, 100.0),
+            back=(_single(past_mean - base) / unit).clamp(-100.0, 100.0),
             momentum=(old["last_change"] / unit).clamp(-100.0, 100.0),
             count=count,
             rate=rate,
-            z=(mean / -spread).clamp(-_CLIP, _CLIP),
+            z=((deviation - moved) / spread).clamp(-_CLIP, _CLIP),
             g=(change / new_unit).clamp(-_CLIP, _CLIP),
             ratio=new_unit / spread,
         )
+        origin_high, origin_low = _two_singles(kept)
+        mean_high, mean_low = _two_singles(mean)
         new = {
             "count": next_count,
-            "origin_high": high,
-            "origin_low": (kept - high.double()).float(),
-            "mean": mean,
+            "origin_high": origin_high,
+            "origin_low": origin_low,
+            "mean_high": mean_high,
+            "mean_low": mean_low,
             "variance": variance,
             "change_scale": new_slow,
             "quick_scale": new_quick,
@@ -135,6 +139,17 @@ class Scale(nn.Module):
         return reading, new
 
 
-def _within(x: Tensor, reach: Tensor) -> Tensor:
-    """Limit x to +-reach."""
-    return torch.minimum(torch.maximum(x, -reach), reach)
+def _double(fields: dict[str, Tensor], name: str) -> Tensor:
+    """A number that the row keeps as two float32."""
+    return fields[f"{name}_high"].double() + fields[f"{name}_low"].double()
+
+
+def _two_singles(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Split a float64 into two float32 whose sum is it, to 48 bits."""
+    high = x.float()
+    return high, (x - high.double()).float()
+
+
+def _single(x: Tensor) -> Tensor:
+    """A difference of raw values, as float32."""
+    return x.clamp(-_LARGEST, _LARGEST).float()

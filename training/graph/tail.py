@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from training.graph.layout import Field
 from training.graph.scale import MEMORY
 
-PRIOR_WEIGHT = 1_000.0  # samples that the calibrated tail counts for in a new stream
+_PLACE_WEIGHT = 250.0  # samples that calibrated median and quantile count for in a new stream
+_EXCESS_WEIGHT = 1_000.0  # the same for the mean excess, of which only one sample in 50 tells anything
 SCORE_MAX = 15.0  # nines
 
 _TAIL = 0.02  # share of samples above the high quantile
@@ -54,13 +55,14 @@ class Tail(nn.Module):
         nines = nines + math.log10(math.e) * over.clamp(min=0.0) / excess
         score = live * nines.clamp(max=SCORE_MAX)
 
-        rate = live * (1 / (age + PRIOR_WEIGHT)).clamp(min=1 / MEMORY)
-        above = (over > 0).float() * rate / _TAIL
+        rate = live * (1 / (age + _PLACE_WEIGHT)).clamp(min=1 / MEMORY)
+        above = live * (over > 0).float() / _TAIL
+        learning = above / (age + _EXCESS_WEIGHT).clamp(max=MEMORY)
         # A step of 1 / density: 1.2 bodies at the median of a bell, mean excess / share at the start of the tail.
         moved = 1.2 * rate * body * ((position > 0).float() - 0.5)
         shortened = torch.minimum(over, _EXCESS_LIMIT * excess)
         return score, {
             "median": median + moved,
-            "high": high + excess * (above - rate),
-            "excess": (excess + above * (shortened - excess)).clamp(min=_EXCESS_MIN),
+            "high": high + excess * rate * (above - 1),
+            "excess": (excess + learning * (shortened - excess)).clamp(min=_EXCESS_MIN),
         }
