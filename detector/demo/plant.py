@@ -292,7 +292,7 @@ def _bearing_wear(b: dict[str, Float64], p: Float64, fault: Fault, rng: np.rando
 
 def _cavitation(b: dict[str, Float64], p: Float64, fault: Fault, rng: np.random.Generator) -> None:
     onset = np.minimum(p * 8.0, 1.0)
-    b["roughness"] += 0.15 * fault.strength * onset
+    b["roughness"] += 0.25 * fault.strength * onset
     b["intake"] *= 1.0 - 0.10 * fault.strength * onset
 
 
@@ -311,7 +311,7 @@ def _blockage(b: dict[str, Float64], p: Float64, fault: Fault, rng: np.random.Ge
 
 
 def _belt_slip(b: dict[str, Float64], p: Float64, fault: Fault, rng: np.random.Generator) -> None:
-    b["speed"] *= 1.0 - 0.20 * fault.strength * np.minimum(p * 6.0, 1.0) * rng.uniform(0.3, 1.0, len(p))
+    b["speed"] *= 1.0 - 0.30 * fault.strength * np.minimum(p * 6.0, 1.0) * rng.uniform(0.3, 1.0, len(p))
     b["wear"] *= 1.0 + 0.5 * fault.strength * np.minimum(p * 6.0, 1.0)
 
 
