@@ -70,11 +70,11 @@ def _step_by_step(detector: Detector, stretch: tuple[torch.Tensor, ...]) -> tupl
     real = detector.forecaster.step
 
     def watched(*given: object) -> object:
-        said = real(*given)  # type: ignore[arg-type]
+        said = real(*given)
         seen.append(said[0])
         return said
 
-    detector.forecaster.step = watched  # type: ignore[method-assign]
+    detector.forecaster.step = watched
     rows = detector.initial_row(C).repeat(N, 1)
     with torch.no_grad():
         for t in range(T):

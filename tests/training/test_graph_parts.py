@@ -11,6 +11,7 @@ pytest.importorskip("torch")
 import torch
 from torch import Tensor
 
+from detector.errors import ConfigurationError
 from training.graph import Detector, DetectorShape
 from training.graph.layout import Field, Layout
 from training.graph.scale import Reading, Scale
@@ -103,6 +104,13 @@ def test_priors_may_differ_by_fixed_channel() -> None:
     detector = Detector(DetectorShape(mode="fixed", channels=("a", "b"), hidden=4))
     detector.set_priors(channel={"band_factor": torch.tensor([[1.5], [2.5]])})
     assert detector.fields(detector.initial_row(2)[None])["band_factor"].flatten().tolist() == [1.5, 2.5]
+
+
+def test_a_shape_that_makes_no_sense_is_refused() -> None:
+    """Fixed channels need names, any channels have none, and a cell must be known."""
+    for wrong in ({"mode": "fixed"}, {"channels": ("a",)}, {"cell": "transformer"}):
+        with pytest.raises(ConfigurationError, match="model: c"):
+            DetectorShape(**wrong)
 
 
 def test_a_layout_knows_every_float_once() -> None:

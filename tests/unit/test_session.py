@@ -123,7 +123,7 @@ def test_graph_that_does_not_fit_its_metadata(any_bundle: Bundle) -> None:
     with pytest.raises(BundleError, match=r"row of the graph: expected \d+ floats, got \d+"):
         Session(dataclasses.replace(fixed, joint=fixed.joint + 1))
     with pytest.raises(BundleError, match=r"graph's inputs: expected .*setpoint"):
-        Session(dataclasses.replace(any_bundle, inputs={"setpoint": None}))  # type: ignore[dict-item]
+        Session(dataclasses.replace(any_bundle, inputs={"setpoint": None}))
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from detector.errors import ConfigurationError
 from training.cells import CELLS
 from training.graph.band import Coverage
 from training.graph.evidence import Evidence
@@ -53,6 +54,13 @@ class DetectorShape:
     """Share of samples that the band is to hold."""
     period_s: float | None = None
     """Nominal seconds between samples; None learns it from each stream."""
+
+    def __post_init__(self) -> None:
+        if (self.mode == "fixed") != bool(self.channels):
+            expected = "names for mode fixed, none for mode any"
+            raise ConfigurationError("model", "channels", expected=expected, got=self.channels)
+        if self.cell not in CELLS:
+            raise ConfigurationError("model", "cell", expected=" or ".join(CELLS), got=self.cell)
 
     @property
     def quantile_levels(self) -> tuple[float, ...]:
