@@ -19,15 +19,20 @@ from rich.console import Console
 from rich.live import Live
 
 from detector import __version__, logs
+from detector.alerts import rfc3339
 from detector.app import App
+from detector.checkpoint.restore import load as load_checkpoint
+from detector.checkpoint.store_dir import DirStore
 from detector.clock import SystemClock
 from detector.demo.live import Address, AlertFile, Story, event_ns
 from detector.demo.plant import Plant
 from detector.demo.truth import Truth
 from detector.errors import InputError
+from detector.records import Shard
 from detector.scoring import open_bundle
 from detector.settings import Settings, load
 
+_SOURCE = "demo"
 _FRAMES_PER_S = 4
 _REPORT_S = 10.0  # between two lines of progress where there is no terminal
 _LONGEST_S = 80.0  # without a terminal nobody presses Ctrl-C
@@ -88,7 +93,7 @@ def settings_of(show: Show, state: Path, port: int) -> Settings:
     """The configuration that the demo embeds."""
     plant = {"type": "plant", "streams": show.streams, "seed": show.seed, "speed": show.speed, "hours": show.hours}
     embedded: dict[str, Any] = {
-        "sources": {"demo": plant},
+        "sources": {_SOURCE: plant},
         "detectors": {"default": {"bundle": show.bundle, "decide": {"budget_per_day": _BUDGET_PER_DAY}}},
         "sinks": {"alerts": {"file": {"type": "file", "path": str(_alerts(state))}}},
         "checkpoint": {"type": "dir", "path": str(state / "checkpoint"), "every_s": 5.0},
@@ -139,13 +144,26 @@ class _Demo:
         self._clock = SystemClock()
         self._begun_s = self._clock.monotonic_s()
         self._file = AlertFile(_alerts(state))
+        self._is_told = False
+
+    async def _take_up(self) -> None:
+        """Take note of what an earlier start left, and say where this one goes on."""
         for alert in self._file.new():
             self._story.learn(alert)
-        self._earlier = self._story.anomalies
-        self._is_told = False
+        loaded = await load_checkpoint(DirStore(self._app.settings.checkpoint.path), Shard("plant", _SOURCE, 0))
+        if loaded is None or not loaded.manifest.position:
+            return
+        manifest = loaded.manifest
+        self._story.samples_before = manifest.position
+        self._say.print(
+            f"continuing from the checkpoint of {manifest.created}: position {manifest.position:,}, "
+            f"plant time {rfc3339(manifest.highest_event_ns)}, {sum(len(rows.streams) for rows in loaded.arenas)} "
+            f"streams, {self._story.anomalies} anomalies so far"
+        )
 
     async def run(self) -> None:
         """Show until the daemon ends."""
+        await self._take_up()
         daemon = asyncio.create_task(self._app.run(), name="daemon")
         try:
             await (self._paint(daemon) if self._say.is_terminal else self._report(daemon))
@@ -176,17 +194,11 @@ class _Demo:
             await asyncio.wait([daemon], timeout=1 / _FRAMES_PER_S)
 
     def _tell_start(self, say: Callable[[str], None]) -> None:
-        """Once the shard is restored: where it begins, and where one can look."""
+        """Once the shard is restored: where one can look."""
         shard = next(iter(self._status.shards.values()), None)
         if self._is_told or shard is None or not shard.is_restored:
             return
         self._is_told = True
-        if shard.next_position:
-            self._story.samples_before = shard.next_position
-            say(
-                f"continuing from the checkpoint in {self._state}: position {shard.next_position:,}, "
-                f"{shard.streams} streams, {self._earlier} anomalies so far"
-            )
         say(f"status page {self._address}/   metrics {self._address}/metrics")
 
     def _learn(self, say: Callable[[str], None]) -> None:

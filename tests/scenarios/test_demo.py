@@ -45,6 +45,7 @@ def read_until(process: subprocess.Popen[str], text: str) -> list[str]:
 def test_the_demo_finds_faults_and_ends_by_itself(tmp_path):
     """Without a terminal it prints lines, names a fault that it found, and says how many it found in the end."""
     output = finish(start(tmp_path / "state", *SHORT))
+    assert "continuing" not in output
     assert "status page http://127.0.0.1:" in output
     assert "[fault: " in output
     assert "FIRING" in output
@@ -70,7 +71,7 @@ def test_ctrl_c_drains_and_the_next_start_continues(tmp_path):
     output = finish(process)
     assert "drained; the next start goes on from the checkpoint" in output
     output = finish(start(tmp_path / "state", *SHORT))
-    assert "continuing from the checkpoint in" in output
+    assert "continuing from the checkpoint of" in output
     assert "50 streams" in output
     assert alerts(tmp_path / "state") == alerts(tmp_path / "whole")
 
