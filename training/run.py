@@ -33,6 +33,7 @@ from typing import Any
 import torch
 
 from detector.errors import InputError
+from detector.model.bundle import read_bundle
 from training.calibrate import Calibration, calibrate
 from training.data.load import History, load_history
 from training.data.series import sha256
@@ -53,7 +54,7 @@ def train(settings: TrainSettings, progress: Progress) -> Path:
     torch.set_num_threads(settings.fit.threads)
     with run_folder(settings.output, settings.name) as folder:
         (folder / "config.yaml").write_text(dump(settings), encoding="utf-8")
-        history = load_history(settings)
+        history = load_history(settings, progress.over("reading"))
         progress.says(
             f"{len(history.series)} streams, {history.samples:,} samples, left out: {history.rejects or 'none'}"
         )
@@ -61,10 +62,14 @@ def train(settings: TrainSettings, progress: Progress) -> Path:
         detector = Detector(shape_of(settings, history))
         fitted = fit(detector, history.series, settings.data.time_zone, settings.fit, progress)
         calibration = calibrate(detector, history.series, settings, progress)
-        _save(folder / "weights.pt", detector, settings, describe(settings, history, calibration))
+        metadata = describe(settings, history, calibration)
+        _save(folder / "weights.pt", detector, settings, metadata)
         progress.says("exporting, and proving that the bundle computes what torch does")
         export_weights(folder / "weights.pt", folder / "bundle.onnx")
-        _write_results(folder, settings, history, fitted, calibration)
+        metrics = _metrics(metadata, history, fitted, folder / "bundle.onnx")
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        _write_epochs(folder / "epochs.csv", fitted.epochs)
+        write_report(folder / "report.html", f"{settings.name} {settings.version}", metrics, fitted, calibration)
     return folder.with_suffix("")
 
 
@@ -158,31 +163,22 @@ def _unused(output: Path, name: str) -> Path:
     return next(output / one for one in names if not any(output.glob(f"{glob.escape(one)}*")))
 
 
-def _write_results(
-    folder: Path, settings: TrainSettings, history: History, fitted: Fitted, calibration: Calibration
-) -> None:
-    metadata = describe(settings, history, calibration)
-    bundle = folder / "bundle.onnx"
-    fit_figures = {
-        "epochs": len(fitted.epochs),
-        "best_epoch": fitted.best.epoch,
-        "train_loss": fitted.best.train_loss,
-        "validation_loss": fitted.best.validation_loss,
-        "persistence_loss": fitted.persistence_loss,
-        "seconds": sum(epoch.seconds for epoch in fitted.epochs),
-    }
-    bundle_figures = {"bytes": bundle.stat().st_size, "sha256": hashlib.sha256(bundle.read_bytes()).hexdigest()}
-    metrics = {
+def _metrics(metadata: dict[str, Any], history: History, fitted: Fitted, bundle: Path) -> dict[str, Any]:
+    return {
         "data": {**metadata["data"], "period_s": history.period_s, "rejects": history.rejects},
-        "fit": fit_figures,
+        "fit": {
+            "epochs": len(fitted.epochs),
+            "best_epoch": fitted.best.epoch,
+            "train_loss": fitted.best.train_loss,
+            "validation_loss": fitted.best.validation_loss,
+            "persistence_loss": fitted.persistence_loss,
+            "seconds": sum(epoch.seconds for epoch in fitted.epochs),
+        },
         "calibration": metadata["calibration"],
         "decide": metadata["decide"],
-        "bundle": bundle_figures,
+        "bundle": {"bytes": bundle.stat().st_size, "sha256": hashlib.sha256(bundle.read_bytes()).hexdigest()},
+        "versions": read_bundle(bundle).metadata["versions"],
     }
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    _write_epochs(folder / "epochs.csv", fitted.epochs)
-    title = f"{settings.name} {settings.version}"
-    write_report(folder / "report.html", title, metrics, fitted, calibration)
 
 
 def _write_epochs(path: Path, epochs: Sequence[Epoch]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from detector.errors import InputError
 from detector.records import Float64, Int64
@@ -25,7 +26,7 @@ class History:
     """What the daemon would have refused, by reason."""
     period_s: float | None
     """Nominal; None where the streams have many and the detector is for any."""
-    channels: tuple[str, ...] | None = field(default=None)
+    channels: tuple[str, ...] | None = None
     """The channels that all streams share; None where they differ."""
 
     @property
@@ -34,8 +35,12 @@ class History:
         return sum(map(len, self.series))
 
 
-def load_history(settings: TrainSettings) -> History:
+def load_history(settings: TrainSettings, watch: Callable[[Sequence[Path]], Iterable[Path]] = iter) -> History:
     """Read files and draw streams.
+
+    Args:
+        settings: What is asked for.
+        watch: Shows progress over the files.
 
     Raises:
         InputError: a file cannot be used, or nothing is left to train on.
@@ -43,7 +48,7 @@ def load_history(settings: TrainSettings) -> History:
     rejects: Counter[str] = Counter()
     share = settings.fit.validation_share
     data = settings.data
-    series = cut(read_files(data, rejects), share)
+    series = cut(read_files(data, rejects, watch), share)
     if data.plant is not None:
         plant = synthetic.pumps(data.plant.streams, data.plant.hours, data.plant.seed)
         series += cut(_accept_all(plant), share)
