@@ -178,7 +178,7 @@ class Pipeline:
 
     async def _checkpoint_due(self, source: Source) -> None:
         """Begin the checkpoints that are due; they become durable while their shards go on."""
-        for live in self.live.values():
+        for live in list(self.live.values()):  # others may be restored while we wait
             if live.source is source and live.writing is None and live.has_moved and live.checkpointer.is_due():
                 taken = await live.checkpointer.take(is_replaying=live.is_replaying)
                 live.writing = self._spawn(self._make_durable(live, taken), f"checkpoint {live.checkpointer.shard}")

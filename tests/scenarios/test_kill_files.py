@@ -67,14 +67,23 @@ def _run_and_kill(folder: Path) -> None:
 
 def _run_to_the_end(folder: Path) -> None:
     """Start, wait until everything is scored, drain."""
+    starts = _restored(folder)
     daemon = start(folder)
     try:
+        deadline_s = time.monotonic() + 30
+        while _restored(folder) == starts:
+            assert time.monotonic() < deadline_s, (folder / "log").read_text()
+            time.sleep(0.02)
         _wait_for(folder, (folder / "in.jsonl").read_bytes().count(b"\n"))
         daemon.send_signal(signal.SIGTERM)
         assert daemon.wait(20) == 0
     finally:
         daemon.kill()
         daemon.wait()
+
+
+def _restored(folder: Path) -> int:
+    return (folder / "log").read_text().count("shard restored")
 
 
 def _count(folder: Path) -> int:

@@ -276,3 +276,38 @@ async def test_a_source_that_cannot_tell_its_end_is_asked_again(
     labels = {"source": "list", "topic": "sensors", "partition": "0"}
     assert world.telemetry.registry.get_sample_value("tidewarden_lag_records", labels) is not None
     assert world.alerts() == whole(world).alerts
+
+
+async def test_a_shard_may_be_restored_while_another_is_checkpointed(tmp_path: Path) -> None:
+    """The shards are looked at one after the other, and each look may wait."""
+    world = World(plain_feed(200), tmp_path, pace_s=0.001)
+    other = Shard("cluster", "sensors", 1)
+
+    class Two(ListSource):
+        async def assigned(self) -> tuple[list[Shard], list[Shard]]:
+            gained, lost = await super().assigned()
+            return ([*gained, other] if gained else []), lost
+
+        async def resume(self, shard: Shard, position: int) -> None:
+            if shard == SHARD:
+                await super().resume(shard, position)
+
+    class Slow(EchoEngine):
+        def snapshot(self, *, full: bool = False) -> Snapshot:
+            time.sleep(0.01)
+            return super().snapshot(full=full)
+
+    def new_engine(shard: Shard) -> EchoEngine:
+        if shard == other:
+            time.sleep(0.02)
+        return Slow(shard)
+
+    names = world.store.names
+
+    async def late(shard: Shard) -> list[str]:
+        await asyncio.sleep(0.03 if shard == other else 0)
+        return await names(shard)
+
+    world.store.names = late  # type: ignore[method-assign]  # so that the second shard comes in the middle
+    await world.run(inputs=[Input(Two(world), "earliest", new_engine)])
+    assert world.alerts() == whole(world).alerts
