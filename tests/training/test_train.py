@@ -23,7 +23,7 @@ from detector.model.session import Session
 from training import run as running
 from training.progress import Progress
 from training.run import export_weights, run_folder, train
-from training.settings import TrainSettings, load
+from training.settings import TrainSettings, dump, load
 
 FILES = {"config.yaml", "epochs.csv", "metrics.json", "report.html", "weights.pt", "bundle.onnx"}
 
@@ -79,9 +79,16 @@ MODELS = {"any": {"mode": "any", "cell": "gru"}, "fixed": {"mode": "fixed", "cel
 
 @pytest.fixture(scope="module")
 def folders(plant: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The run folder of either kind."""
+    """The run folder of either kind; one made by the command, the other by the function behind it."""
     runs = tmp_path_factory.mktemp("runs")
-    return {mode: train(settings(plant, runs / mode, **model), quiet()) for mode, model in MODELS.items()}
+    config = runs / "train.yaml"
+    config.write_text(dump(settings(plant, runs / "elsewhere", **MODELS["any"])))
+    called = CliRunner().invoke(app, ["train", "-c", str(config), "--set", "fit.epochs=2", "-o", str(runs / "any")])
+    assert called.exit_code == 0, called.output
+    return {
+        "any": Path(called.stdout.strip()).parent,
+        "fixed": train(settings(plant, runs / "fixed", **MODELS["fixed"]), quiet()),
+    }
 
 
 @pytest.mark.parametrize("mode", MODELS)
@@ -95,7 +102,11 @@ def test_training_leaves_a_whole_run_folder(plant: Path, folders: dict[str, Path
     assert metrics["fit"]["validation_loss"] < metrics["fit"]["persistence_loss"] * 1.2
     assert (metrics["data"]["streams"], metrics["data"]["samples"]) == (3, 1800)
     assert len((folder / "epochs.csv").read_text().splitlines()) == 1 + metrics["fit"]["epochs"]
-    assert load(folder / "config.yaml") == settings(plant, folder.parent, **MODELS[mode])
+    resolved = settings(plant, folder.parent, **MODELS[mode])
+    epochs = {"any": 2, "fixed": 3}[mode]  # one was overridden by --set
+    assert load(folder / "config.yaml") == resolved.model_copy(
+        update={"fit": resolved.fit.model_copy(update={"epochs": epochs})}
+    )
 
 
 @pytest.mark.parametrize("mode", MODELS)
@@ -119,27 +130,12 @@ def test_the_report_needs_nothing_else(folders: dict[str, Path]) -> None:
 
 
 def test_export_makes_the_same_bundle_again(plant: Path, folders: dict[str, Path], tmp_path: Path) -> None:
-    """weights.pt is all that a bundle needs."""
-    folder = folders["any"]
-    again = export_weights(folder / "weights.pt", tmp_path / "again.onnx")
-    first, second = read_bundle(folder / "bundle.onnx"), read_bundle(again)
-    assert first.metadata == second.metadata
+    """weights.pt is all that a bundle needs; another file is refused."""
+    called = CliRunner().invoke(app, ["export", str(folders["any"]), "-o", str(tmp_path / "again.onnx")])
+    assert called.exit_code == 0, called.output
+    assert read_bundle(tmp_path / "again.onnx").metadata == read_bundle(folders["any"] / "bundle.onnx").metadata
     with pytest.raises(InputError, match=r"weights\.pt of a run"):
         export_weights(plant, tmp_path / "none.onnx")
-
-
-def test_the_commands_are_found_by_the_daemons_own(plant: Path, tmp_path: Path) -> None:
-    """`tidewarden train` and `tidewarden export` work from the one command."""
-    config = tmp_path / "train.yaml"
-    config.write_text(f"name: a\ndata: {{paths: ['{plant}'], time_unit: s, stream: pump}}\nfit: {{epochs: 1}}\n")
-    runs = tmp_path / "runs"
-    trained = CliRunner().invoke(app, ["train", "-c", str(config), "--set", "model.hidden=4", "-o", str(runs)])
-    assert trained.exit_code == 0, trained.output
-    (folder,) = runs.iterdir()
-    assert str(folder / "bundle.onnx") in trained.output
-    exported = CliRunner().invoke(app, ["export", str(folder), "-o", str(tmp_path / "b.onnx")])
-    assert exported.exit_code == 0, exported.output
-    assert (tmp_path / "b.onnx").exists()
 
 
 def test_a_broken_run_says_so(plant: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
