@@ -280,8 +280,8 @@ async def test_a_source_that_cannot_tell_its_end_is_asked_again(
 
 async def test_a_shard_may_be_restored_while_another_is_checkpointed(tmp_path: Path) -> None:
     """The shards are looked at one after the other, and each look may wait."""
-    world = World(plain_feed(200), tmp_path, pace_s=0.001)
-    other = Shard("cluster", "sensors", 1)
+    world, other, is_taking = World(plain_feed(50), tmp_path), Shard("cluster", "sensors", 1), asyncio.Event()
+    names = world.store.names
 
     class Two(ListSource):
         async def assigned(self) -> tuple[list[Shard], list[Shard]]:
@@ -292,22 +292,23 @@ async def test_a_shard_may_be_restored_while_another_is_checkpointed(tmp_path: P
             if shard == SHARD:
                 await super().resume(shard, position)
 
-    class Slow(EchoEngine):
-        def snapshot(self, *, full: bool = False) -> Snapshot:
-            time.sleep(0.01)
-            return super().snapshot(full=full)
-
-    def new_engine(shard: Shard) -> EchoEngine:
-        if shard == other:
-            time.sleep(0.02)
-        return Slow(shard)
-
-    names = world.store.names
+    class Patient(MemorySink):
+        async def alert_mark(self, shard: Shard) -> int | None:
+            if shard == SHARD and shard in pipeline.live:  # its first checkpoint is being taken
+                is_taking.set()
+                while other not in pipeline.live:
+                    await asyncio.sleep(0.001)
+            return await super().alert_mark(shard)
 
     async def late(shard: Shard) -> list[str]:
-        await asyncio.sleep(0.03 if shard == other else 0)
+        if shard == other:
+            await is_taking.wait()
         return await names(shard)
 
-    world.store.names = late  # type: ignore[method-assign]  # so that the second shard comes in the middle
-    await world.run(inputs=[Input(Two(world), "earliest", new_engine)])
+    world.store.names = late  # type: ignore[method-assign]  # the second shard comes in the middle
+    sink = Patient(world, "alerts")
+    pipeline = world.pipeline(
+        inputs=[Input(Two(world), "earliest", EchoEngine)], deliveries=Deliveries({"alerts": sink})
+    )
+    await asyncio.wait_for(pipeline.run(), 10)
     assert world.alerts() == whole(world).alerts
