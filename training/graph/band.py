@@ -16,7 +16,7 @@ from training.graph.layout import Field
 
 _STEP = 0.03  # relative growth of the factor at a miss
 _FACTOR_MIN, _FACTOR_MAX = 0.1, 1e3
-_RESIDUAL_CLIP = 4.0  # half bands
+_RESIDUAL_CLIP = 12.0  # half bands; a spike must be able to reach any threshold that a budget asks for
 
 
 class Band(NamedTuple):
