@@ -59,10 +59,10 @@ def test_a_row_means_the_same_to_torch_and_to_the_daemon(exported: Exported) -> 
 
 
 def test_running_on_their_own_they_stay_together(exported: Exported) -> None:
-    """Torch and ONNX Runtime, each on its own memory for 200 samples, agree at the end within the tolerance."""
-    feed = ordinary(3, 200, rows=4)
+    """Torch and ONNX Runtime, each on its own memory for 1,000 samples, agree at the end within the tolerance."""
+    feed = ordinary(3, 1000, rows=4)
     ours = theirs = np.tile(exported.bundle.initial_row(3), (4, 1))
-    for t in range(200):
+    for t in range(1000):
         moment = [part[t] for part in feed[:4]]
         with torch.inference_mode():
             torch_says = exported.detector.step(*map(torch.from_numpy, (*moment, theirs)))
