@@ -78,7 +78,7 @@ def _cards(status: Mapping[str, Any]) -> str:
 def _alerts(alerts: Sequence[Mapping[str, Any]]) -> str:
     rows = [
         (
-            alert["time"],
+            alert["time"][:19].replace("T", " "),
             f"{alert['event']} ({alert['reason']})",
             alert["stream"],
             f"{alert['score']:.1f}",
