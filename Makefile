@@ -67,6 +67,7 @@ format: .venv-daemon/.complete  ## Put the code into its form
 
 bench: .venv-daemon/.complete  ## Measure the daemon against a bare drain of a real broker (about 10 minutes)
 	.venv-daemon/bin/python -m tests.benchmarks.daemon
+	.venv-daemon/bin/python -m tests.benchmarks.stages --bundle tests/golden/bench.onnx
 
 bundles: .venv-training/.complete  ## Train the shipped bundle again, and the one that the benchmark uses
 	.venv-training/bin/tidewarden train -c configs/train/default.yaml

@@ -25,7 +25,7 @@ from detector.state.arena import Arena
 from detector.state.slots import Slots, arena_of, slot_of
 
 _NO_LABELS: dict[str, str] = {}  # one for all streams without labels
-_MATCH_MEMORY = 100_000  # streams whose match is remembered; an unwanted one has no row that would tell
+_UNWANTED_MEMORY = 100_000  # streams remembered as unwanted; they have no row that would tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,5 +226,16 @@ def _matcher(topic: str, matches: Sequence[MatchSettings]) -> Callable[[str, dic
 
     if any(values for _, _, values in patterns):
         return first
-    remembered = lru_cache(_MATCH_MEMORY)(lambda stream: first(stream, _NO_LABELS))
-    return lambda stream, _: remembered(stream)
+    unwanted: set[str] = set()  # they come again with every sample; a wanted stream is asked about once
+
+    def first_unless_unwanted(stream: str, labels: dict[str, str]) -> int | None:
+        if stream in unwanted:
+            return None
+        number = first(stream, labels)
+        if number is None:
+            if len(unwanted) >= _UNWANTED_MEMORY:
+                unwanted.clear()
+            unwanted.add(stream)
+        return number
+
+    return first_unless_unwanted

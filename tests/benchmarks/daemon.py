@@ -27,6 +27,7 @@ from tests.kafka.broker import broker
 from tests.kafka.topics import create_topic, new_name, produce, read_all
 
 _DAEMON_CORE, _BROKER_CORE = 0, 1
+_ROLES = ("drain", "calm", "decode", "daemon")
 _WARM = 150_000  # records until streams exist and have passed their warm-up (at 1,000 streams)
 
 
@@ -65,9 +66,7 @@ class Bench:
         topic = asyncio.run(preload(self.address, feed, self.arguments.count))
         alerts = asyncio.run(create_topic(self.address, 1, name=new_name("alerts")))
         job = {"topic": topic, "alerts": alerts, "count": self.arguments.count, "warm": _WARM}
-        runs = [
-            {role: self.work(role, **job) for role in ("drain", "decode", "daemon")} for _ in range(self.arguments.runs)
-        ]
+        runs = [{role: self.work(role, **job) for role in _ROLES} for _ in range(self.arguments.runs)]
         rows = max(1, round(statistics.median(run["daemon"]["wave_rows"] for run in runs)))
         model = statistics.median(self.work("model", rows=rows, channels=feed.channels)["us"] for _ in runs)
         return {"feed": feed, "runs": runs, "rows": rows, "model": model}
@@ -150,12 +149,14 @@ def _median(figure: dict[str, Any], role: str, key: str) -> float:
 
 def _print_table(figures: list[dict[str, Any]]) -> None:
     print("\nMicroseconds per record (wall, one core, median of the runs; lowest and highest in brackets)")
-    print(f"{'load':34} {'drain':>20} {'+ decode':>20} {'daemon':>20} {'drain/daemon':>13} {'own/drain':>10}")
+    print("drain: bare getmany; calm: the same with the daemon's collector settings; decode: calm and our decoder")
+    print("own: all of the daemon but the drain and ONNX Runtime, over the drain's time")
+    print(f"{'load':36} " + " ".join(f"{role:>18}" for role in _ROLES) + "  drain/daemon  own/drain  own/calm")
     for figure in figures:
-        drain, daemon = _median(figure, "drain", "wall_us"), _median(figure, "daemon", "wall_us")
-        own = daemon - drain - figure["model"]  # all but the drain and ONNX Runtime
-        cells = " ".join(f"{_spread(figure, role):>20}" for role in ("drain", "decode", "daemon"))
-        print(f"{figure['feed'].title:34} {cells} {drain / daemon:13.2f} {own / drain:10.2f}")
+        drain, calm, _, daemon = (_median(figure, role, "wall_us") for role in _ROLES)
+        cells = " ".join(f"{_spread(figure, role):>18}" for role in _ROLES)
+        own = [(daemon - less - figure["model"]) / less for less in (drain, calm)]
+        print(f"{figure['feed'].title:36} {cells} {drain / daemon:13.2f} {own[0]:10.2f} {own[1]:9.2f}")
     base = _median(figures[0], "daemon", "wall_us")
     for figure in figures[1:4]:
         print(f"  {figure['feed'].title}: {_median(figure, 'daemon', 'wall_us') / base:.2f} x the first line's daemon")

@@ -1,12 +1,15 @@
 """One measured process of the benchmark, pinned to a core of its own: `python -m tests.benchmarks.worker '<json>'`.
 
-Roles: drain (bare aiokafka), decode (drain and our decode), daemon (the whole of it), model (ONNX Runtime alone),
-memory. Prints one JSON document. Time counts from the moment that `warm` records are through, until `count` are.
+Roles: drain (bare aiokafka), calm (the same with rare collections), decode (calm, and our decoder behind it), daemon (the
+whole of it), model (ONNX Runtime alone), memory. Prints one JSON document. Time counts from the moment that `warm`
+records are through, until `count` are.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import gc
 import json
 import os
@@ -19,6 +22,8 @@ from typing import Any
 import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from detector.app import rare_collections
+
 POLL = 4000
 
 
@@ -26,13 +31,16 @@ def main() -> None:
     """Do what the argument says."""
     job: dict[str, Any] = json.loads(sys.argv[1])
     os.sched_setaffinity(0, {job["core"]})
-    role = {"drain": drain, "decode": drain, "daemon": daemon, "model": model, "memory": memory}[job["role"]]
+    role = {"drain": drain, "calm": drain, "decode": drain, "daemon": daemon, "model": model, "memory": memory}[
+        job["role"]
+    ]
     print(json.dumps(role(job)))
 
 
 def drain(job: dict[str, Any]) -> dict[str, Any]:
-    """`getmany` as fast as it goes; with `decode`, our decoder behind it."""
-    return asyncio.run(_drain(job))
+    """`getmany` as fast as it goes; all but `drain` with the daemon's collector settings."""
+    with contextlib.nullcontext() if job["role"] == "drain" else rare_collections():
+        return asyncio.run(_drain(job))
 
 
 async def _drain(job: dict[str, Any]) -> dict[str, Any]:
@@ -160,6 +168,7 @@ def model(job: dict[str, Any]) -> dict[str, Any]:
     bundle = read_bundle(Path(job["bundle"]))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
     session = onnxruntime.InferenceSession(bundle.model_bytes, options, providers=["CPUExecutionProvider"])
     rows, channels = job["rows"], job["channels"]
     generator = np.random.default_rng(1)
@@ -194,25 +203,25 @@ def memory(job: dict[str, Any]) -> dict[str, Any]:
     detector = Detector("bench", DetectorSettings(), bundle, Session(bundle))
     engine = Engine(shard, [detector], RecordSettings(), EngineSettings())
     streams = 100_000
-    feed = Feed(job["channels"], streams, "round-robin")
 
-    def advance(first: int, count: int) -> None:
-        values = make_records(feed, count, first=first)
-        positions = np.arange(first, first + count)
-        engine.advance(Records(shard, list(values), [None] * count, positions, positions * 0 + 2**62, first + count))
+    def advance(feed: Feed, first: int) -> None:
+        values = make_records(feed, POLL, first=first)
+        positions = np.arange(first, first + POLL)
+        engine.advance(Records(shard, list(values), [None] * POLL, positions, positions * 0 + 2**62, first + POLL))
+        gc.collect()
 
-    advance(0, POLL)
-    gc.collect()
+    for first in range(0, 10 * POLL, POLL):  # until the heap for what comes and goes with a poll has its size
+        advance(Feed(job["channels"], POLL, "round-robin"), first)
     before = _resident()
     for first in range(POLL, streams, POLL):
-        advance(first, POLL)
-    gc.collect()
+        advance(Feed(job["channels"], streams, "round-robin"), first)
     row = 4 * bundle.row_floats(job["channels"])
     bound = 1.1 * row + 400 + 24 * job["channels"]
     return {"bytes": (_resident() - before) / (streams - POLL), "row": row, "bound": bound}
 
 
 def _resident() -> int:
+    ctypes.CDLL(None).malloc_trim(0)  # what the allocator keeps for later is not the streams'
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
