@@ -123,6 +123,10 @@ def _lift_scalars(graph: onnx.GraphProto) -> None:
                     constants[lifted].name = lifted
                     constants[lifted].dims.extend([1] * rank)
                 node.input[position] = lifted
+    used = {name for node in graph.node for name in node.input}
+    unused = [tensor for tensor in graph.initializer if tensor.name not in used]
+    for tensor in unused:  # ONNX Runtime would warn of each
+        graph.initializer.remove(tensor)
 
 
 @contextlib.contextmanager

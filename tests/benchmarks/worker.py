@@ -1,8 +1,8 @@
 """One measured process of the benchmark, pinned to a core of its own: `python -m tests.benchmarks.worker '<json>'`.
 
-Roles: drain (bare aiokafka), calm (the same with rare collections), decode (calm, and our decoder behind it), daemon (the
-whole of it), model (ONNX Runtime alone), memory. Prints one JSON document. Time counts from the moment that `warm`
-records are through, until `count` are.
+Roles: drain (bare aiokafka), calm (the same with rare collections), decode (calm, and our decoder behind it), daemon
+(the whole of it), model (ONNX Runtime alone), memory. Prints one JSON document. Time counts from the moment that
+`warm` records are through, until `count` are.
 """
 
 from __future__ import annotations
@@ -168,7 +168,6 @@ def model(job: dict[str, Any]) -> dict[str, Any]:
     bundle = read_bundle(Path(job["bundle"]))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
     session = onnxruntime.InferenceSession(bundle.model_bytes, options, providers=["CPUExecutionProvider"])
     rows, channels = job["rows"], job["channels"]
     generator = np.random.default_rng(1)

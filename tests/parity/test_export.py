@@ -32,6 +32,9 @@ def test_file_is_one_graph_of_standard_operators(exported: Exported) -> None:
     assert {node.domain for node in model.graph.node} == {""}
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", exporter.OPSET)]
     assert not model.functions
+    assert {tensor.name for tensor in model.graph.initializer} <= {
+        name for node in model.graph.node for name in node.input
+    }
     assert [value.name for value in model.graph.input] == list(INPUTS)
     assert [value.name for value in model.graph.output] == list(OUTPUTS)
     assert b"/training/" not in exported.bundle.model_bytes
