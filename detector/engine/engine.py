@@ -207,7 +207,7 @@ class Engine:
     def _oldest_open_ns(self, number: int) -> int:
         """The highest time at which no open anomaly of the arena, of those not told of, is silent yet."""
         arena, policy = self._router.arenas[number], self._lane_of(number).policy
-        rows = arena.decide[_as_slots(arena.open)]
+        rows = arena.decide.take(_as_slots(arena.open))
         untold_ns = rows["last_ns"][rows["silent_ns"] != rows["last_ns"]]
         return int(untold_ns.min()) + policy.resolve_after_ns if len(untold_ns) else _NEVER
 

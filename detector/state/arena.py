@@ -83,7 +83,7 @@ class Arena:
                     expected=f"{len(slots)} x {have.dtype}{list(have.shape[1:])}",
                     got=f"{len(saved)} x {saved.dtype}{list(saved.shape[1:])}",
                 )
-            have[slots] = saved
+            put_rows(have, slots, saved)
         for slot, labels in zip(slots.tolist(), rows.labels, strict=True):
             self.labels[slot] = labels
         self.dirty[slots] = False
@@ -123,7 +123,7 @@ class Arena:
             channels=self.channels,
             streams=[self.streams[slot] for slot in at],
             labels=[self.labels[slot] for slot in at],
-            arrays={name: column[slots] for name, column in self._columns().items()},
+            arrays={name: column.take(slots, axis=0) for name, column in self._columns().items()},
         )
 
     def _reserve(self, rows: int) -> None:
@@ -141,6 +141,14 @@ class Arena:
         self.last_ns[old:] = NO_TIME
         self.samples[old:] = 0
         self.dirty[old:] = False
+
+
+def put_rows(column: NDArray[Any], slots: NDArray[np.intp], rows: NDArray[Any]) -> None:
+    """Write whole rows to `slots`; structured ones as bytes: NumPy assigns them field by field, twenty times slower."""
+    if column.dtype.names:
+        as_bytes = np.dtype((np.void, column.dtype.itemsize))
+        column, rows = column.view(as_bytes), rows.view(as_bytes)
+    column[slots] = rows
 
 
 def _float32(row: Float32) -> Float32:

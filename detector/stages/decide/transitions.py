@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from detector.alerts import Cause, Event, Message, Reading
 from detector.records import NO_TIME, Bytes, Float32, Float64, Int64
-from detector.stages.decide.columns import CALM, OPEN, RISEN, STIRRED, Rows, put
+from detector.stages.decide.columns import CALM, OPEN, RISEN, STIRRED, Rows
 from detector.stages.decide.policy import Policy, follow_rate
+from detector.state.arena import put_rows
 
 Slots: TypeAlias = NDArray[np.intp]
 Mask: TypeAlias = NDArray[np.bool_]
@@ -135,7 +136,7 @@ def _watch(rows: Rows, band: Float64, wave: DecideWave, which: Slots, policy: Po
     stirred = ~low | (own["cluster_left"] > 0)
     own["phase"] = np.select([fires, risen, stirred], [OPEN, RISEN, STIRRED], CALM)
     _fire(own, part, threshold, fires)
-    put(rows, part.slots, own)
+    put_rows(rows, part.slots, own)
     decision.anomaly[which] = fires
     decision.opened += part.slots[fires].tolist()
     decision.messages += [_message(own, part, i, "open", "threshold") for i in np.flatnonzero(fires).tolist()]
@@ -194,7 +195,7 @@ def _go_on(rows: Rows, band: Float64, wave: DecideWave, which: Slots, policy: Po
     for i in np.flatnonzero(says).tolist():
         decision.messages.append(_message(own, part, i, "close" if closes[i] else "update", _CAUSES[causes[i]]))
     _settle(own, part, closes, policy)
-    put(rows, part.slots, own)
+    put_rows(rows, part.slots, own)
     decision.anomaly[which] = 1
     decision.threshold[which] = threshold
     decision.closed += part.slots[closes].tolist()
@@ -218,7 +219,7 @@ def _close_by_gap(rows: Rows, wave: DecideWave, which: Slots, policy: Policy, de
     own["sequence"] += 1
     decision.messages += [_message(own, part, i, "close", "gap") for i in range(len(which))]
     _settle(own, part, np.ones(len(which), np.bool_), policy)
-    put(rows, part.slots, own)
+    put_rows(rows, part.slots, own)
     decision.closed += part.slots.tolist()
 
 
