@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from detector.app import App, first, identity_of, load_detectors, make_deliveries
+from detector.app import App, first, identity_of, load_detectors, make_deliveries, rare_collections
 from detector.errors import BundleError, CheckpointError, SinkError, TidewardenError
 from tests.scenarios.daemon import BUNDLE, append, configuration, lines, settings, start
 
@@ -177,3 +178,16 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, process: subprocess.Popen[
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGCONT)
     assert process.wait(20) in (128 + signal.SIGINT, 128 + signal.SIGTERM)
+
+
+def test_the_collector_is_as_before_afterwards() -> None:
+    """Rare collections end with the pipeline, also when it fails."""
+
+    def fail() -> None:
+        assert gc.get_threshold() != before
+        raise RuntimeError
+
+    before = gc.get_threshold()
+    with pytest.raises(RuntimeError), rare_collections():
+        fail()
+    assert gc.get_threshold() == before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 
@@ -250,3 +252,22 @@ def test_counts_of_time_cover_all_stages() -> None:
     assert all(seconds >= 0 for seconds in outcome.stage_s.values())
     assert len(outcome.wave_s) == len(outcome.wave_rows) == 1
     assert np.isfinite(outcome.wave_s).all()
+
+
+def test_the_hot_path_leaves_no_cycles() -> None:
+    """What a poll makes is freed by its last reference: that is why the collector may look rarely."""
+    of = engine()
+    polls = [records([s(name, t, t) for t in (2 * i, 2 * i + 1) for name in "abc"], first=6 * i) for i in range(5)]
+    of.advance(polls[0])
+    gc.collect()
+    gc.disable()
+    try:
+        for poll in polls[1:]:
+            of.advance(poll)
+        assert gc.collect() == 0
+        cycle: list[object] = []
+        cycle.append(cycle)  # the control
+        del cycle
+        assert gc.collect() > 0
+    finally:
+        gc.enable()
