@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +20,9 @@ from detector.engine import Engine
 from detector.errors import ConfigurationError, InputError
 from detector.records import Float32, Float64, Int64, Reason
 from detector.scoring.rows import Part, Rows, RowScores, Scorer, ordinals
-from detector.stages.decode import iso_to_ns, number_to_ns
+from detector.scoring.times import TimeUnit, event_times, time_column
 from detector.tables import Column, Table, TableWriter, numeric_columns, read_columns, read_table
 
-TimeUnit: TypeAlias = Literal["s", "ms", "us", "ns", "iso8601"]
-
-_TIME_NAMES = ("time", "timestamp", "ts", "date", "datetime")
 _BATCH_CELLS = 20_000_000  # numbers held at once, unless a single file has more: 160 MB, and four times that in detail
 _WRITE_ROWS = 50_000  # rows turned into text at once
 _DETAILS = ("expected", "lower", "upper", "blame")
@@ -153,7 +149,7 @@ def _detail_channels(paths: list[str], columns: Columns) -> list[str]:
     names: dict[str, None] = {}
     for path in paths:
         try:
-            taken = (_time_column(read_columns(Path(path)), columns), columns.stream)
+            taken = (time_column(read_columns(Path(path)), columns.time), columns.stream)
             names |= dict.fromkeys(name for name in numeric_columns(Path(path)) if name not in taken)
         except (InputError, ConfigurationError):
             continue  # reported when the file is read
@@ -197,12 +193,12 @@ class _Reader:
     def read(self, path: str, on_bytes: Callable[[int], None]) -> _File:
         """Read one file. Raises InputError, and has then learnt nothing from it."""
         columns = self._columns
-        time = _time_column(read_columns(Path(path)), columns)
+        time = time_column(read_columns(Path(path)), columns.time)
         texts = [name for name in (time, columns.stream) if name is not None]
         table = read_table(Path(path), texts=texts, numbers=columns.channels, progress=on_bytes)
         if not table.numbers:
             raise InputError(path, "has no numeric column", expected="at least one channel")
-        stated_ns = None if time is None else _event_ns(table, time, columns.time_unit)
+        stated_ns = None if time is None else event_times(table, time, columns.time_unit, option="--time-unit")
         stream = self._stream(table)
         part = Part(tuple(table.numbers), np.stack(list(table.numbers.values()), axis=1))
         times: Column
@@ -226,46 +222,6 @@ class _Reader:
         seconds: Float64 = (ordinals(stream) + seen[stream]) * np.float64(self._columns.period_s)
         self._seen.update(stream.tolist())
         return np.rint(seconds * 1e9).astype(np.int64), seconds
-
-
-def _time_column(names: list[str], columns: Columns) -> str | None:
-    if columns.time is not None:
-        return columns.time
-    return next((name for wanted in _TIME_NAMES for name in names if name.lower() == wanted), None)
-
-
-def _event_ns(table: Table, column: str, unit: TimeUnit | None) -> Int64:
-    """(n,) Unix nanoseconds, -1 where a cell cannot be read as a time."""
-    cells = [cell.strip() for cell in table.texts[column]]
-    first = next((cell for cell in cells if cell), "")
-    if unit in (None, "iso8601"):
-        if _number(first) is not None:
-            where = f"{table.path}:2: column {column!r}"
-            raise InputError(where, "holds numbers", expected="--time-unit s, ms, us or ns", got=first)
-        event_ns = iso_to_ns([_completed(cell) for cell in cells])
-    else:
-        numbers = [_number(cell) for cell in cells]
-        as_float = unit == "s"  # as the decoder of records does: see detector/stages/decode.py
-        event_ns = number_to_ns([-1 if n is None else float(n) if as_float else n for n in numbers], unit)
-    if len(event_ns) and (event_ns < 0).all():
-        raise InputError(f"{table.path}:2: column {column!r}", "not a time", expected=unit or "ISO 8601", got=first)
-    return event_ns
-
-
-def _number(cell: str) -> int | float | None:
-    for kind in (int, float):
-        try:
-            return kind(cell)
-        except ValueError:
-            continue
-    return None
-
-
-def _completed(cell: str) -> str:
-    """A date alone is its midnight; a time may go without seconds."""
-    if len(cell) == 10:
-        return f"{cell}T00:00:00"
-    return f"{cell}:00" if len(cell) == 16 else cell
 
 
 def _refused(table: Table, stream: str | None, event_ns: Int64) -> dict[int, Reason]:

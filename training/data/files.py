@@ -15,12 +15,11 @@ import numpy as np
 
 from detector.errors import InputError
 from detector.records import Float64, Int64, Reason
-from detector.stages.decode import iso_to_ns, number_to_ns
+from detector.scoring.times import event_times, time_column
 from detector.tables import Table, read_columns, read_table
 from training.data.series import Series, accept
 from training.settings import DataSettings
 
-_TIME_NAMES = ("time", "timestamp", "ts", "date", "datetime")
 _Piece = tuple[tuple[str, ...], Int64, Float64]
 
 
@@ -42,7 +41,7 @@ def read_files(
         table, time = _read(path, settings)
         channels = tuple(table.numbers)
         values = np.stack(list(table.numbers.values()), axis=1)
-        time_ns = None if time is None else _times(table, time, settings)
+        time_ns = None if time is None else event_times(table, time, settings.time_unit, option="data.time_unit:")
         for stream, rows in _rows_by_stream(table, settings.stream):
             when = _counted_times(table, settings, len(rows)) if time_ns is None else time_ns[rows]
             pieces[stream].append((channels, when, values[rows]))
@@ -63,7 +62,7 @@ def _resolve(patterns: Sequence[str]) -> list[Path]:
 def _read(path: Path, settings: DataSettings) -> tuple[Table, str | None]:
     """The file's columns, and which of them is the time."""
     names = read_columns(path)
-    time = settings.time or next((name for wanted in _TIME_NAMES for name in names if name.lower() == wanted), None)
+    time = time_column(names, settings.time)
     texts = [name for name in (time, settings.stream) if name is not None]
     table = read_table(path, texts=texts, numbers=settings.channels)
     if not table.rows:
@@ -80,32 +79,6 @@ def _rows_by_stream(table: Table, column: str | None) -> Iterator[tuple[str, Int
     names, stream = np.unique(np.array(table.texts[column], object), return_inverse=True)
     order = np.argsort(stream, kind="stable")
     yield from zip(names, np.split(order, np.cumsum(np.bincount(stream))[:-1]), strict=True)
-
-
-def _times(table: Table, column: str, settings: DataSettings) -> Int64:
-    """(n,) Unix nanoseconds, -1 where a cell cannot be read as a time."""
-    cells = [cell.strip() for cell in table.texts[column]]
-    first = next((cell for cell in cells if cell), "")
-    where, unit = f"{table.path}: column {column!r}", settings.time_unit
-    if unit in (None, "iso8601"):
-        if _number(first) is not None:
-            raise InputError(where, "holds numbers", expected="data.time_unit: s, ms, us or ns", got=first)
-        time_ns = iso_to_ns(cells)
-    else:
-        numbers = [_number(cell) for cell in cells]
-        time_ns = number_to_ns([-1 if number is None else number for number in numbers], unit)
-    if (time_ns < 0).all():
-        raise InputError(where, "holds no times", expected=unit or "ISO 8601", got=repr(first))
-    return time_ns
-
-
-def _number(cell: str) -> int | float | None:
-    for kind in (int, float):
-        try:
-            return kind(cell)
-        except ValueError:
-            continue
-    return None
 
 
 def _counted_times(table: Table, settings: DataSettings, rows: int) -> Int64:
