@@ -49,7 +49,7 @@ def event_times(table: Table, column: str, unit: TimeUnit | None, *, option: str
         as_float = unit == "s"  # as the decoder of records does: see detector/stages/decode.py
         event_ns = number_to_ns([-1 if n is None else float(n) if as_float else n for n in numbers], unit)
     if len(event_ns) and (event_ns < 0).all():
-        raise InputError(where, "not a time", expected=unit or "ISO 8601", got=first)
+        raise InputError(where, "not a time", expected=unit or "ISO 8601", got=repr(first))
     return event_ns
 
 
