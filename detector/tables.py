@@ -60,7 +60,7 @@ def numeric_columns(path: Path) -> list[str]:
     if _is_parquet(path):
         with _parquet_file(path) as file:
             schema = file.schema_arrow
-            return [name for name in schema.names if _is_numeric(_pyarrow().types, schema.field(name).type)]
+            return [name for name in schema.names if _is_numeric(pyarrow_or_error().types, schema.field(name).type)]
     with _csv_file(path) as lines:
         first = next(lines.blocks(), None)
         return [name for name in lines.header if first is None or _may_be_numeric(first.cells(name), [])]
@@ -236,7 +236,8 @@ def _is_parquet(path: Path) -> bool:
     return path.suffix.lower() in {".parquet", ".pq"}
 
 
-def _pyarrow() -> Any:
+def pyarrow_or_error() -> Any:
+    """Pyarrow, or a ConfigurationError that says what to install."""
     try:
         import pyarrow
         import pyarrow.compute
@@ -250,7 +251,7 @@ def _pyarrow() -> Any:
 
 @contextmanager
 def _parquet_file(path: Path) -> Iterator[Any]:
-    arrow = _pyarrow()
+    arrow = pyarrow_or_error()
     with _readable(path):
         try:
             file = arrow.parquet.ParquetFile(path)
@@ -261,7 +262,7 @@ def _parquet_file(path: Path) -> Iterator[Any]:
 
 
 def _read_parquet(path: Path, texts: list[str], wanted: list[str], only_numeric: bool, progress: Progress) -> Table:
-    arrow = _pyarrow()
+    arrow = pyarrow_or_error()
     with _parquet_file(path) as file:
         types = arrow.types
         schema = file.schema_arrow
@@ -315,7 +316,7 @@ class TableWriter:
         if path.suffix.lower() != ".csv" and not _is_parquet(path):
             raise ConfigurationError(path, "unknown kind of output", expected="an ending of .csv or .parquet")
         self.path, self._partial = path, path.with_name(f".{path.name}.partial")
-        self._arrow = _pyarrow() if _is_parquet(path) else None
+        self._arrow = pyarrow_or_error() if _is_parquet(path) else None
         self._file: Any = None
 
     def __enter__(self) -> TableWriter:

@@ -73,6 +73,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     segments: list[Segment] = []
     """The base, then deltas, oldest first."""
     arenas: list[ArenaLineage] = []
+    decide_version: int = 1
+    """Which columns of decide the rows hold."""
     configuration: str = ""
     """Hash of the settings that influence rows or alerts."""
     numerics: str = ""

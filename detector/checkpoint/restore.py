@@ -29,6 +29,7 @@ from detector.errors import CheckpointError, CorruptCheckpointError, DataLostErr
 from detector.records import NO_TIME, ArenaRows, Shard
 from detector.sinks.base import Sink
 from detector.sources.base import Bounds, Source
+from detector.stages.decide import DECIDE_VERSION
 
 _MOST_CLAIMS = 100  # other owners may race for the shard, but not for ever
 
@@ -178,6 +179,14 @@ def check_lineage(manifest: Manifest, shard: Shard, identity: Identity) -> None:
     """
     if manifest.shard != shard:
         raise LineageError(shard, "checkpoint of another shard", expected=shard, got=manifest.shard)
+    if manifest.decide_version != DECIDE_VERSION:
+        raise LineageError(
+            shard,
+            "version of decide's columns",
+            expected=DECIDE_VERSION,
+            got=manifest.decide_version,
+            hint="run the release that made the checkpoint, or move its folder away to start without memory",
+        )
     for arena in manifest.arenas:
         sha256, label = identity.bundles.get(arena.detector, (None, "no such detector"))
         if sha256 != arena.bundle_sha256:
@@ -252,6 +261,7 @@ async def _first(shard: Shard, start: Start, bounds: Bounds, source: Source, ale
         highest_event_ns=NO_TIME,
         alert_marks=await marks_now(shard, alerts),
         anchor=await source.anchor(shard, position),
+        decide_version=DECIDE_VERSION,
     )
 
 

@@ -89,10 +89,6 @@ class Session:
         score, *others = self._session.run(OUTPUTS, feed)
         return StepOutput(score.reshape(-1), *others)
 
-    def prime(self, channels: int, rows: int) -> None:
-        """Run once on a wave of that size, so that the first real one finds memory and caches ready."""
-        self.step(*_random_wave(self.bundle, channels, rows))
-
     def self_test(self, channels: int) -> None:
         """Prove that a row's bits do not depend on its wave, here and now; raises BundleError where they do."""
         rows = self._grown(channels)

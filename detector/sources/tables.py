@@ -27,6 +27,7 @@ from detector.errors import ConfigurationError, SourceError
 from detector.records import NO_TIME, Int64
 from detector.settings import FileSourceSettings
 from detector.sources.lines import ANCHOR_BYTES, LineFile, Lines
+from detector.tables import pyarrow_or_error
 
 _HEAD_BYTES = 1 << 20  # header and first row must stand in so many bytes
 _NS_PER = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
@@ -161,7 +162,7 @@ class ParquetTape:
     """Rows of a Parquet file, a position each. Such a file is complete when it is there: nothing to follow."""
 
     def __init__(self, path: Path, settings: FileSourceSettings) -> None:
-        arrow = _pyarrow()
+        arrow = pyarrow_or_error()
         try:
             self._file = arrow.parquet.ParquetFile(path)
         except (OSError, arrow.ArrowException) as error:
@@ -172,7 +173,7 @@ class ParquetTape:
 
     def check(self) -> None:
         """The file's schema names the columns."""
-        schema, types = self._file.schema_arrow, _pyarrow().types
+        schema, types = self._file.schema_arrow, pyarrow_or_error().types
         numeric = [types.is_integer(f.type) or types.is_floating(f.type) or types.is_decimal(f.type) for f in schema]
         self._row = _Row(self._path, schema.names, numeric, self._settings)
 
@@ -324,7 +325,7 @@ def _parse(text: str) -> Cell:
 
 def _typed_cells(column: Any, time_unit: str) -> list[Cell]:
     """A column of Parquet as JSON knows it: times in the declared unit, decimals as floats."""
-    arrow = _pyarrow()
+    arrow = pyarrow_or_error()
     if arrow.types.is_timestamp(column.type):
         times = column.cast(arrow.timestamp("ns")).to_numpy(zero_copy_only=False)
         if time_unit == "iso8601":
@@ -339,13 +340,3 @@ def _typed_cells(column: Any, time_unit: str) -> list[Cell]:
 def _in_unit(ns: int, scale: int) -> Cell:
     """Exact where the unit allows an integer, else the nearest float."""
     return ns // scale if ns % scale == 0 else ns / scale
-
-
-def _pyarrow() -> Any:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        hint = "pip install 'tidewarden[files]', or use CSV"
-        raise ConfigurationError("Parquet", "pyarrow is not installed", hint=hint) from error
-    return pyarrow

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from detector.checkpoint import restore as restoring
 from detector.checkpoint.base import manifests_newest_first
 from detector.checkpoint.protocol import Identity
 from detector.checkpoint.restore import claim
@@ -108,6 +109,14 @@ async def test_rows_of_another_bundle_are_refused(tmp_path: Path) -> None:
         with pytest.raises(LineageError, match=f"bundle of detector 'echo': expected echo@1 .*, got {got}"):
             await start(world, identity=identity)
     await start(world, identity=Identity({"echo": (SHA256, "echo@1")}, "another", "numerics"))
+
+
+async def test_rows_with_other_columns_of_decide_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release that keeps other columns does not guess what the old ones meant."""
+    world = await checkpointed(tmp_path)
+    monkeypatch.setattr(restoring, "DECIDE_VERSION", 2)
+    with pytest.raises(LineageError, match="version of decide's columns: expected 2, got 1"):
+        await start(world)
 
 
 async def test_a_damaged_newest_checkpoint_is_passed_over_and_told(tmp_path: Path) -> None:

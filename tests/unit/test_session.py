@@ -54,12 +54,6 @@ def test_self_test_finds_rows_that_lean_on_their_neighbours(session: Session, mo
         session.self_test(5)
 
 
-def test_prime_runs_a_wave(session: Session) -> None:
-    """Priming works for every size of wave."""
-    session.prime(5, 1)
-    session.prime(5, 300)
-
-
 def test_threads_share_a_session(session: Session) -> None:
     """Waves on several threads at once give the bits that they give one after another."""
     waves = [tuple(part[np.arange(64) >= i] for part in _random_wave(session.bundle, 5, 64)) for i in range(4)]
