@@ -80,9 +80,9 @@ image:  ## Build the container image
 
 LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet
 lock:  ## Lock newer versions (needs uv)
-	$(LOCK) --upgrade --extra cpu -o locks/run.txt
-	$(LOCK) --upgrade --extra cpu --extra files --extra dev -c locks/run.txt -o locks/test.txt
-	$(LOCK) --upgrade --extra cpu --extra files --extra dev --extra training -c locks/test.txt -o locks/train.txt
+	$(LOCK) --upgrade --extra cpu --extra objects -o locks/run.txt
+	$(LOCK) --upgrade --extra cpu --extra objects --extra files --extra dev -c locks/run.txt -o locks/test.txt
+	$(LOCK) --upgrade --extra cpu --extra objects --extra files --extra dev --extra training -c locks/test.txt -o locks/train.txt
 
 clean:  ## Remove environments and caches
 	rm -rf .venv .venv-daemon .venv-training .venv-smoke .cache dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

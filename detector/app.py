@@ -2,7 +2,7 @@
 
     1. Bundles    read once, a session each, self-tested: what is wrong with them is known before anything starts
     2. HTTP       so that a slow start can be watched
-    3. Sinks      before sources: nothing is read that could not be delivered
+    3. Sinks      and the checkpoint store, before sources: nothing is read that could not be delivered or kept
     4. Sources
     5. Pipeline   until SIGTERM, Ctrl-C, the end of finite sources, or the first failure
     6. Stop       in reverse, each bounded
@@ -28,8 +28,9 @@ import structlog
 
 from detector.admin import Server, serve
 from detector.bundles import default_path
+from detector.checkpoint.base import Store
 from detector.checkpoint.protocol import Identity
-from detector.checkpoint.store_dir import DirStore
+from detector.checkpoint.stores import make_store
 from detector.clock import Clock, SystemClock
 from detector.engine import Detector, Engine
 from detector.errors import TidewardenError
@@ -119,13 +120,15 @@ class App:
             deliveries = make_deliveries(self.settings)
             for sink in deliveries.all():
                 await _start(sink, parts)
+            store = make_store(self.settings.checkpoint)
+            await _start(store, parts)
             # 4. Sources.
             inputs = [self._input(name, detectors) for name in self.settings.sources]
             for each in inputs:
                 await _start(each.source, parts)
             # 5. Pipeline.
             identity = identity_of(self.settings, detectors, numerics)
-            self.pipeline = self._make_pipeline(inputs, deliveries, identity)
+            self.pipeline = self._make_pipeline(inputs, deliveries, store, identity)
             with rare_collections():
                 await self._until_drained(self.pipeline)
             # 6. Stop: the stack, in reverse.
@@ -139,11 +142,13 @@ class App:
             hint = "nothing is lost: the next start replays from the last checkpoint"
             raise TidewardenError("drain", "took too long", expected=f"{_DRAIN_S} s", hint=hint) from error
 
-    def _make_pipeline(self, inputs: Sequence[Input], deliveries: Deliveries, identity: Identity) -> Pipeline:
+    def _make_pipeline(
+        self, inputs: Sequence[Input], deliveries: Deliveries, store: Store, identity: Identity
+    ) -> Pipeline:
         return Pipeline(
             inputs=inputs,
             deliveries=deliveries,
-            store=DirStore(self.settings.checkpoint.path),
+            store=store,
             identity=identity,
             telemetry=self.telemetry,
             clock=self.clock,
@@ -240,7 +245,7 @@ def _sinks(settings: Mapping[str, SinkSettings]) -> dict[str, Sink]:
     return {name: make_sink(name, each) for name, each in settings.items()}
 
 
-async def _start(part: Source | Sink, parts: AsyncExitStack) -> None:
+async def _start(part: Source | Sink | Store, parts: AsyncExitStack) -> None:
     parts.push_async_callback(part.stop)  # before the start: safe after a failed one, and frees what it took
     await part.start()
 

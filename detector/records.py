@@ -277,8 +277,10 @@ class ArenaRows:
     streams: list[str]
     labels: list[dict[str, str]]
     arrays: dict[str, NDArray[np.generic]]
-    """Each (n, ...): `state` (n, S) float32, `decide` (n,) structured, `band` (n, 2, C) float64, `last_ns` (n,) int64,
-    `samples` (n,) int64."""
+    """Each (n, ...): `state` (n, S) float32, `decide` (n,) structured, `band` (n, 2, C) float64, `last_ns` (n,) int64;
+    for narrow records also what is joined so far."""
+    gone: list[str] = field(default_factory=list)
+    """Streams whose rows left since the snapshot before, evicted or forgotten; they go before the rows come."""
 
 
 @dataclass(slots=True)

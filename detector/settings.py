@@ -14,11 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from detector.settings_checks import ReadableFile, Regex, TimeZone
-from detector.settings_checks import parse_partitions as parse_partitions  # part of what this module offers
+from detector.settings_checks import History, ReadableFile, Regex, TimeZone
+from detector.settings_checks import parse_history as parse_history  # these are part of what this module offers
+from detector.settings_checks import parse_ordinal as parse_ordinal
+from detector.settings_checks import parse_partitions as parse_partitions
 from detector.settings_faults import configuration_error
 from detector.settings_input import DELIMITER, PREFIX, read, understood, variables
 
@@ -38,7 +40,7 @@ class _Section(BaseModel):
 class RecordSettings(_Section):
     """Which field of a record is what. The defaults read `{"stream": ..., "time": ..., "values": {...}}`."""
 
-    format: Literal["json"] = "json"
+    format: Literal["json", "msgpack"] = "json"
     """How a record's value is encoded."""
     stream: str | None = "stream"
     """Field with the stream's key; null takes the record's own key (Kafka) or the file's name."""
@@ -50,6 +52,11 @@ class RecordSettings(_Section):
     """Field with the map from channel to number; null reads `channels` from the top level of the record."""
     channels: list[str] | None = None
     """Top-level fields that are channels, where `values` is null."""
+    channel: str | None = None
+    """Narrow records, one channel's value each: the field with the channel's name. Values of one time are joined into a
+    sample; the stream's channels must be declared, by the detector or its bundle."""
+    value: str = "value"
+    """Narrow records: the field with the number."""
     labels: str | None = "labels"
     """Field with the stream's labels, a map from text to text; may be absent in a record."""
     unknown_channels: Literal["ignore", "reject"] = "ignore"
@@ -61,6 +68,10 @@ class RecordSettings(_Section):
 
     @model_validator(mode="after")
     def _channels_go_with_flat_records(self) -> RecordSettings:
+        if self.channel is not None:
+            if self.channels or "values" in self.model_fields_set:
+                raise ValueError("expected channel and value (narrow records), or values, or channels; got several")
+            return self
         if self.values is None and not self.channels:
             raise ValueError("expected channels, the top-level fields that are channels, as values is null")
         if self.values is not None and self.channels:
@@ -77,7 +88,7 @@ class KafkaClientSettings(_Section):
     """Name by which the broker's own logs and quotas know us."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     """How the connection is secured."""
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = "PLAIN"
     """How we sign on with SASL."""
     username: str | None = None
     """User for SASL."""
@@ -91,6 +102,10 @@ class KafkaClientSettings(_Section):
     """Own certificate for mutual TLS, PEM."""
     key_file: ReadableFile | None = None
     """Key of the own certificate, PEM."""
+    token_command: list[str] | None = None
+    """OAUTHBEARER: program and arguments that print a token, or JSON with `access_token` and `expires_in`."""
+    client: dict[str, str | int | float | bool] = {}
+    """Further properties of the client, as aiokafka names them; what guards our promises cannot be changed."""
 
     @model_validator(mode="after")
     def _one_password(self) -> KafkaClientSettings:
@@ -110,9 +125,16 @@ class KafkaSourceSettings(KafkaClientSettings):
     group: str = "tidewarden"
     """Consumer group; with `partitions` it only receives our (advisory) committed offsets."""
     partitions: str | None = None
-    """Static assignment such as "0-3" or "0,2,5-7"; null joins the consumer group."""
+    """Static assignment such as "0-3" or "0,2,5-7"; "ordinal/3" takes every third, beginning with the number at the end
+    of the host's name (a StatefulSet of 3); null joins the consumer group."""
     start: Literal["earliest", "latest", "fail"] = "earliest"
     """Where a shard without a checkpoint begins; pinned by a manifest at once."""
+    on_data_loss: Literal["fail", "continue"] = "fail"
+    """What to do when records after the checkpoint are gone from the log: refuse, or go on from the first that is left
+    with every stream of the shard marked with the gap."""
+    on_partitions_changed: Literal["fail", "continue"] = "fail"
+    """What to do when the topic has another number of partitions than at the checkpoint: refuse, or go on; a stream
+    whose key moved to another partition then starts there without memory."""
     poll_records: Annotated[int, Field(ge=1, le=10_000)] = 4000
     """Most records taken in one poll; larger polls are faster, smaller ones sooner (T10)."""
     session_timeout_s: Annotated[float, Field(ge=6)] = 45.0
@@ -127,7 +149,8 @@ class KafkaSourceSettings(KafkaClientSettings):
         if self.partitions is not None:
             if self.pattern is not None:
                 raise ValueError("expected partitions beside topics, got them beside pattern")
-            parse_partitions(self.partitions)
+            if parse_ordinal(self.partitions) is None:
+                parse_partitions(self.partitions)
         return self
 
 
@@ -274,15 +297,57 @@ class SinksSettings(_Section):
     """Broken records with their reason and their original bytes."""
 
 
-class CheckpointSettings(_Section):
-    """Where streams' memory is kept."""
-
-    type: Literal["dir"] = "dir"
-    """A local or shared folder."""
-    path: Path = Path("state")
-    """The folder."""
+class _CheckpointSettings(_Section):
     every_s: Annotated[float, Field(gt=0)] = 20.0
     """Seconds between checkpoints; what is replayed after a crash."""
+    replay_bound_s: Annotated[float, Field(gt=0)] = 200.0
+    """Age of the last checkpoint from which a shard is paused: a store that stalls may not make the replay endless."""
+    keep_history: History | None = None
+    """Checkpoints kept for `tidewarden verify`, such as "1/h for 7d"; null keeps none."""
+    linger_s: Seconds = 60.0
+    """How long the rows of a shard that the group took away stay in memory, in case it comes straight back."""
+    standby: bool = False
+    """Follow the checkpoints of shards that other replicas own, to take one over in a moment; takes their memory."""
+
+
+class DirCheckpointSettings(_CheckpointSettings):
+    """A local or shared folder."""
+
+    type: Literal["dir"] = "dir"
+    path: Path = Path("state")
+    """The folder."""
+
+
+class KafkaCheckpointSettings(_CheckpointSettings, KafkaClientSettings):
+    """A Kafka topic; needs no disk, so that a replica can start anywhere."""
+
+    type: Literal["kafka"]
+    topic: str = "tidewarden-state"
+    """The topic; created with the right settings where we may. A shard's checkpoints lie in the partition with its
+    number modulo the topic's partitions."""
+    replication_factor: Annotated[int, Field(ge=1)] | None = None
+    """Of the topic when we create it; null takes the broker's default."""
+
+
+class ObjectCheckpointSettings(_CheckpointSettings):
+    """Object storage: S3, Google Cloud Storage, Azure (extra `objects`)."""
+
+    type: Literal["object"]
+    url: str
+    """Bucket and prefix, such as s3://bucket/tidewarden, gs://bucket/prefix, az://container/prefix."""
+    options: dict[str, str] = {}
+    """Options of the storage's client, such as endpoint, region, allow_http; credentials come from the environment."""
+
+
+def _dir_unless_said(given: object) -> object:
+    return {"type": "dir"} | given if isinstance(given, dict) else given
+
+
+CheckpointSettings: TypeAlias = Annotated[
+    DirCheckpointSettings | KafkaCheckpointSettings | ObjectCheckpointSettings,
+    Field(discriminator="type"),
+    BeforeValidator(_dir_unless_said),
+]
 
 
 class EngineSettings(_Section):
@@ -291,7 +356,12 @@ class EngineSettings(_Section):
     wave_rows: Annotated[int, Field(ge=1, le=65_536)] = 1024
     """Most streams in one model call."""
     max_streams: Annotated[int, Field(ge=1)] = 1_000_000
-    """Most streams of a shard; a new one beyond it is rejected."""
+    """Most streams of a shard in memory; at a checkpoint the least recently seen beyond it move to the store, and come
+    back with their next sample as if they had never left."""
+    max_cold_streams: Annotated[int, Field(ge=0)] = 10_000_000
+    """Most streams of a shard in the store besides; a new stream beyond both is rejected."""
+    forget_after_s: Annotated[float, Field(gt=0)] | None = None
+    """A stream not heard for so long, against the shard's highest event time, loses its memory; null never."""
 
 
 class HttpSettings(_Section):
@@ -341,7 +411,7 @@ class Settings(BaseSettings):
     """What watches them; a stream goes to the first that matches."""
     sinks: SinksSettings = SinksSettings()
     """Where results go."""
-    checkpoint: CheckpointSettings = CheckpointSettings()
+    checkpoint: CheckpointSettings = DirCheckpointSettings()
     """Where memory is kept."""
     engine: EngineSettings = EngineSettings()
     """Bounds of the hot path."""

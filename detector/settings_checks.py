@@ -1,8 +1,9 @@
-"""Types of settings that are checked as soon as they are read: regular expressions, time zones, files, partitions."""
+"""Types of settings that are checked as soon as they are read: expressions, time zones, files, partitions, policies."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeAlias
 from zoneinfo import ZoneInfo
@@ -10,6 +11,41 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator
 
 _MOST_PARTITIONS = 10_000  # of one range; more is a slip of the finger
+_UNIT_S = {"min": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How often a checkpoint is kept as history, and for how long."""
+
+    every_s: float
+    for_s: float
+
+
+def parse_history(text: str) -> Keep:
+    """What "1/h for 7d" means.
+
+    Raises:
+        ValueError: The text is something else.
+    """
+    match = re.fullmatch(r"\s*(\d{1,4})\s*/\s*(min|h|d)\s+for\s+(\d{1,4})\s*(h|d|w)\s*", text, re.ASCII)
+    if match is None or int(match[1]) == 0 or int(match[3]) == 0:
+        raise ValueError(f'expected a history such as "1/h for 7d", got {text!r}')
+    return Keep(_UNIT_S[match[2]] / int(match[1]), _UNIT_S[match[4]] * int(match[3]))
+
+
+def parse_ordinal(text: str) -> int | None:
+    """How many replicas share the partitions where the text is "ordinal/3"; None where it is a list of partitions.
+
+    Raises:
+        ValueError: It says ordinal and no number of replicas.
+    """
+    if not text.strip().startswith("ordinal"):
+        return None
+    match = re.fullmatch(r"\s*ordinal\s*/\s*([1-9]\d{0,4})\s*", text, re.ASCII)
+    if match is None:
+        raise ValueError(f'expected "ordinal/" and the number of replicas, such as "ordinal/3", got {text!r}')
+    return int(match[1])
 
 
 def parse_partitions(text: str) -> list[int]:
@@ -44,6 +80,11 @@ def _time_zone(name: str) -> str:
     return name
 
 
+def _history(text: str) -> str:
+    parse_history(text)
+    return text
+
+
 def _readable(path: Path) -> Path:
     try:
         path.open("rb").close()
@@ -60,3 +101,6 @@ TimeZone: TypeAlias = Annotated[str, AfterValidator(_time_zone)]
 
 ReadableFile: TypeAlias = Annotated[Path, AfterValidator(_readable)]
 """A file that is there and may be read."""
+
+History: TypeAlias = Annotated[str, AfterValidator(_history)]
+"""A policy such as "1/h for 7d"."""

@@ -5,7 +5,9 @@ can all be one. What the names mean is decided here, without I/O:
 
     fence-<fence>                     a claim: who owns the shard; created exclusively
     segment-<fence>-<epoch>.rows      rows
+    cold-<fence>-<epoch>-<n>.rows     rows of evicted streams
     manifest-<fence>-<epoch>.json     the commit point; the highest (fence, epoch) that is whole is the truth
+    history-<fence>-<epoch>.json      a copy of a manifest that names a base alone, kept for `tidewarden verify`
 
 Because the fence comes first, whatever a former owner still writes sorts below the present owner's first manifest.
 """
@@ -21,12 +23,32 @@ from detector.records import Shard
 
 _MOST_SEGMENTS = 64  # files that a restore has to open
 _NAME = re.compile(
-    r"(?P<kind>fence|segment|manifest)-(?P<fence>\d{10})(-(?P<epoch>\d{12})\.(rows|json))?(?P<temporary>\.tmp)?"
+    r"(?P<kind>fence|segment|cold|manifest|history)-(?P<fence>\d{10})"
+    r"(-(?P<epoch>\d{12})(-\d{4})?\.(rows|json))?(?P<temporary>\.tmp)?"
 )
 
 
 class Store(Protocol):
-    """Where checkpoints are kept. All methods may be slow and raise CheckpointError."""
+    """Where checkpoints are kept.
+
+    All methods may be slow and raise CheckpointError, whose `where` names the store and the shard.
+    """
+
+    async def start(self) -> None:
+        """Connect, and see that the place is fit for its promise. Raises CheckpointError or ConfigurationError."""
+        ...
+
+    async def stop(self) -> None:
+        """Disconnect; safe to call twice and after a failed start."""
+        ...
+
+    async def shards(self) -> list[Shard]:
+        """Every shard that has anything here, sorted by its text; for commands, not for the pipeline."""
+        ...
+
+    def where(self, shard: Shard) -> str:
+        """The shard's place in words that an operator can follow: a folder, a URL, a topic and its partition."""
+        ...
 
     async def names(self, shard: Shard) -> list[str]:
         """What is there for the shard, in any order, leftovers of a crash included."""
@@ -57,6 +79,16 @@ def fence_name(fence: int) -> str:
 def segment_name(fence: int, epoch: int) -> str:
     """Name of the rows written at this epoch."""
     return f"segment-{fence:010d}-{epoch:012d}.rows"
+
+
+def cold_name(fence: int, epoch: int, number: int) -> str:
+    """Name of the evicted rows written at this epoch, of which there may be several."""
+    return f"cold-{fence:010d}-{epoch:012d}-{number:04d}.rows"
+
+
+def history_name(fence: int, epoch: int) -> str:
+    """Name of the copy of a manifest that is kept as history."""
+    return f"history-{fence:010d}-{epoch:012d}.json"
 
 
 def manifest_name(fence: int, epoch: int) -> str:

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.errors import CorruptCheckpointError
-from detector.records import ArenaRows, Shard
+from detector.records import NO_TIME, ArenaRows, Shard
 
 _MAGIC = b"TWSEG\x00\x01\n"
 _ALIGN = 64  # bytes; numpy reads the arrays in place, aligned for any processor
@@ -50,10 +50,17 @@ class ArenaLineage(msgspec.Struct, frozen=True, kw_only=True):
     channels: tuple[str, ...]
 
 
+class Gap(msgspec.Struct, frozen=True, kw_only=True):
+    """Positions [start, end) that the source no longer had when they were to be read."""
+
+    start: int
+    end: int
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The commit point: which rows belong to which position of which shard."""
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2
     cluster: str
     topic: str
     partition: int
@@ -80,7 +87,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     numerics: str = ""
     """Fingerprint of what computed the rows: equal ones promise equal bits on replay."""
     created: str = ""
-    """RFC 3339, for people; nothing depends on it."""
+    """RFC 3339, for people and for the history's policy; no score or alert depends on it."""
+    cold: list[Segment] = []
+    """Segments with rows of evicted streams, oldest first; a stream's last row counts, and a row in `segments` before
+    any of them."""
+    forgotten_ns: int = NO_TIME
+    """Cold rows last heard before this event time are forgotten."""
+    partitions: int | None = None
+    """How many partitions the topic had; None where the source has none, or before format 2."""
+    gaps: list[Gap] = []
+    """Positions that were lost to the shard before it could read them, oldest first."""
 
     @property
     def shard(self) -> Shard:
@@ -108,7 +124,7 @@ def decode_manifest(data: bytes, where: object) -> Manifest:
     try:
         return msgspec.json.decode(body, type=Manifest)
     except msgspec.MsgspecError as error:
-        raise CorruptCheckpointError(where, "manifest", expected="format 1", got=error) from error
+        raise CorruptCheckpointError(where, "manifest", expected="format 1 or 2", got=error) from error
 
 
 def encode_segment(arenas: Sequence[ArenaRows]) -> list[bytes]:

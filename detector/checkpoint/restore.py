@@ -23,9 +23,10 @@ import msgspec
 
 from detector.checkpoint.base import Store, fence_name, highest_fence, manifests_newest_first
 from detector.checkpoint.format import Manifest, decode_manifest, decode_segment, merge
+from detector.checkpoint.policies import changed, check_anchor, check_lineage, check_position
 from detector.checkpoint.protocol import Identity, Memory, created, marks_now, write_manifest
 from detector.clock import Clock
-from detector.errors import CheckpointError, CorruptCheckpointError, DataLostError, LineageError
+from detector.errors import CheckpointError, CorruptCheckpointError
 from detector.records import NO_TIME, ArenaRows, Shard
 from detector.sinks.base import Sink
 from detector.sources.base import Bounds, Source
@@ -96,7 +97,7 @@ async def restore(
         check_lineage(manifest, shard, identity)
         # 4. Position.
         check_position(manifest, bounds)
-        await _check_anchor(manifest, bounds, source)
+        await check_anchor(manifest, bounds, source)
         # 5. Alerts.
         known = await _known_alerts(manifest, alerts)
     # 6. Take over.
@@ -122,7 +123,7 @@ async def restore(
         is_new=loaded is None,
         rows=sum(len(arena.streams) for arena in arenas),
         passed_over=passed_over,
-        changed=_changed(loaded.manifest, identity) if loaded else [],
+        changed=changed(loaded.manifest, identity) if loaded else [],
         replay_until=bounds.high if loaded else manifest.position,
         known_alerts=known,
     )
@@ -169,79 +170,6 @@ async def load_rows(store: Store, manifest: Manifest) -> list[ArenaRows]:
         where = f"{manifest.shard}/{segment.name}"
         segments.append(await asyncio.to_thread(decode_segment, data, segment, where))
     return await asyncio.to_thread(merge, segments)
-
-
-def check_lineage(manifest: Manifest, shard: Shard, identity: Identity) -> None:
-    """Refuse rows of another shard or bundle.
-
-    Raises:
-        LineageError: With what to do about it.
-    """
-    if manifest.shard != shard:
-        raise LineageError(shard, "checkpoint of another shard", expected=shard, got=manifest.shard)
-    if manifest.decide_version != DECIDE_VERSION:
-        raise LineageError(
-            shard,
-            "version of decide's columns",
-            expected=DECIDE_VERSION,
-            got=manifest.decide_version,
-            hint="run the release that made the checkpoint, or move its folder away to start without memory",
-        )
-    for arena in manifest.arenas:
-        sha256, label = identity.bundles.get(arena.detector, (None, "no such detector"))
-        if sha256 != arena.bundle_sha256:
-            raise LineageError(
-                shard,
-                f"bundle of detector {arena.detector!r}",
-                expected=f"{arena.bundle} (sha256 {arena.bundle_sha256[:12]}), which made the checkpoint",
-                got=f"{label} (sha256 {sha256[:12]})" if sha256 else label,
-                hint="run that bundle again, or move the checkpoint folder away to start without memory",
-            )
-
-
-def check_position(manifest: Manifest, bounds: Bounds) -> None:
-    """Refuse a position that the source no longer has, or does not have yet.
-
-    Raises:
-        DataLostError: Records were deleted before we read them.
-        LineageError: The source ends before the position: it is another one, or it was cut.
-    """
-    if manifest.position < bounds.low:
-        raise DataLostError(
-            manifest.shard,
-            "records after the checkpoint are gone",
-            expected=f"position {manifest.position}",
-            got=f"the first that is left, {bounds.low}",
-            hint="keep records for longer than an outage; move the checkpoint folder away to start without memory",
-        )
-    if manifest.position > bounds.high:
-        raise LineageError(
-            manifest.shard,
-            "the source ends before the checkpoint",
-            expected=f"position {manifest.position}",
-            got=f"an end of {bounds.high}",
-            hint="was the topic created anew? move the checkpoint folder away to start without memory",
-        )
-
-
-async def _check_anchor(manifest: Manifest, bounds: Bounds, source: Source) -> None:
-    if manifest.anchor is None or manifest.position <= bounds.low:
-        return  # nothing stood there, or what stood there has been deleted in good order
-    anchor = await source.anchor(manifest.shard, manifest.position)
-    if anchor != manifest.anchor:
-        raise LineageError(
-            manifest.shard,
-            f"what stands before position {manifest.position} has changed",
-            expected=manifest.anchor,
-            got=anchor or "nothing",
-            hint="was the topic or the file created anew? move the checkpoint folder away to start without memory",
-        )
-
-
-def _changed(manifest: Manifest, identity: Identity) -> list[str]:
-    was = {"configuration": manifest.configuration, "numerics": manifest.numerics}
-    now = {"configuration": identity.configuration, "numerics": identity.numerics}
-    return [what for what in was if was[what] != now[what]]
 
 
 async def _first(shard: Shard, start: Start, bounds: Bounds, source: Source, alerts: Mapping[str, Sink]) -> Manifest:

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import msgspec
 
+from detector.checkpoint.format import decode_manifest
 from detector.errors import CheckpointError, CorruptCheckpointError
 from detector.records import Shard
 
@@ -29,6 +30,21 @@ class DirStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+
+    async def start(self) -> None:
+        """Nothing to connect to; folders are made when a shard is claimed."""
+
+    async def stop(self) -> None:
+        """Nothing to disconnect."""
+
+    async def shards(self) -> list[Shard]:
+        """Shards that have a manifest here which can be read."""
+        found = await asyncio.to_thread(lambda: [_shard_of(folder) for folder in self._root.glob("*/")])
+        return sorted((shard for shard in found if shard is not None), key=str)
+
+    def where(self, shard: Shard) -> str:
+        """The shard's folder."""
+        return str(self.folder(shard))
 
     async def names(self, shard: Shard) -> list[str]:
         """What is there for the shard; nothing where its folder does not exist yet."""
@@ -65,6 +81,16 @@ class DirStore:
             return await asyncio.to_thread(act, folder)
         except OSError as error:
             raise CheckpointError(folder, what, got=error) from error
+
+
+def _shard_of(folder: Path) -> Shard | None:
+    """Whose folder it is: any manifest that can be read tells."""
+    for path in sorted(folder.glob("manifest-*.json"), reverse=True):
+        try:
+            return decode_manifest(path.read_bytes(), path).shard
+        except (OSError, CorruptCheckpointError):
+            continue
+    return None
 
 
 def _write(folder: Path, name: str, blocks: Sequence[bytes]) -> None:

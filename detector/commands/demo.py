@@ -22,7 +22,7 @@ from detector import __version__, logs
 from detector.alerts import rfc3339
 from detector.app import App
 from detector.checkpoint.restore import load as load_checkpoint
-from detector.checkpoint.store_dir import DirStore
+from detector.checkpoint.stores import make_store
 from detector.clock import SystemClock
 from detector.demo.live import Address, AlertFile, Story, event_ns
 from detector.demo.plant import Plant
@@ -150,7 +150,7 @@ class _Demo:
         """Take note of what an earlier start left, and say where this one goes on."""
         for alert in self._file.new():
             self._story.learn(alert)
-        loaded = await load_checkpoint(DirStore(self._app.settings.checkpoint.path), Shard("plant", _SOURCE, 0))
+        loaded = await load_checkpoint(make_store(self._app.settings.checkpoint), Shard("plant", _SOURCE, 0))
         if loaded is None or not loaded.manifest.position:
             return
         manifest = loaded.manifest
