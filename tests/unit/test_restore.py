@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from detector.checkpoint import restore as restoring
+from detector.checkpoint import policies
 from detector.checkpoint.base import manifests_newest_first
 from detector.checkpoint.protocol import Identity
 from detector.checkpoint.restore import claim
@@ -114,7 +114,7 @@ async def test_rows_of_another_bundle_are_refused(tmp_path: Path) -> None:
 async def test_rows_with_other_columns_of_decide_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A release that keeps other columns does not guess what the old ones meant."""
     world = await checkpointed(tmp_path)
-    monkeypatch.setattr(restoring, "DECIDE_VERSION", 2)
+    monkeypatch.setattr(policies, "DECIDE_VERSION", 2)
     with pytest.raises(LineageError, match="version of decide's columns: expected 2, got 1"):
         await start(world)
 
