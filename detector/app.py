@@ -38,7 +38,7 @@ from detector.model.bundle import Bundle, read_bundle
 from detector.model.session import Session
 from detector.pipeline import Input, Pipeline
 from detector.records import Shard
-from detector.settings import RecordSettings, Settings, SinkSettings
+from detector.settings import RecordSettings, Settings, SinkSettings, parse_history
 from detector.sinks import make_sink
 from detector.sinks.base import Sink
 from detector.sinks.deliver import Deliveries
@@ -145,6 +145,7 @@ class App:
     def _make_pipeline(
         self, inputs: Sequence[Input], deliveries: Deliveries, store: Store, identity: Identity
     ) -> Pipeline:
+        checkpoint = self.settings.checkpoint
         return Pipeline(
             inputs=inputs,
             deliveries=deliveries,
@@ -152,7 +153,8 @@ class App:
             identity=identity,
             telemetry=self.telemetry,
             clock=self.clock,
-            checkpoint_every_s=self.settings.checkpoint.every_s,
+            checkpoint_every_s=checkpoint.every_s,
+            keep_history=None if checkpoint.keep_history is None else parse_history(checkpoint.keep_history),
         )
 
     def _input(self, name: str, detectors: Sequence[Detector]) -> Input:

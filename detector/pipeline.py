@@ -24,6 +24,7 @@ from detector.clock import Clock
 from detector.engine import Engine
 from detector.errors import CheckpointError, SourceError
 from detector.records import Outcome, Records, Shard
+from detector.settings_checks import Keep
 from detector.sinks.deliver import Deliveries
 from detector.sources.base import Source
 from detector.telemetry import Telemetry
@@ -86,6 +87,7 @@ class Pipeline:
     telemetry: Telemetry
     clock: Clock
     checkpoint_every_s: float
+    keep_history: Keep | None = None
     live: dict[Shard, LiveShard] = field(default_factory=dict)
     """The shards that are being read now."""
     _restoring: dict[Shard, asyncio.Task[None]] = field(init=False, default_factory=dict)
@@ -257,6 +259,7 @@ class Pipeline:
             identity=self.identity,
             clock=self.clock,
             every_s=self.checkpoint_every_s,
+            keep_history=self.keep_history,
         )
         position = restored.manifest.position
         return LiveShard(source, engine, checkpointer, position, restored.replay_until, restored.known_alerts)

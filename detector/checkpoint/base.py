@@ -113,17 +113,18 @@ def needs_base(segments: Sequence[Segment]) -> bool:
     return sum(segment.bytes for segment in segments[1:]) > segments[0].bytes
 
 
-def garbage(names: Iterable[str], kept: Sequence[Manifest]) -> list[str]:
+def garbage(names: Iterable[str], kept: Sequence[Manifest], history: Sequence[Manifest] = ()) -> list[str]:
     """What may be deleted by the owner whose manifests, newest first, are `kept`.
 
-    Everything that none of them names and that the owner or one before wrote: a later owner's files are not ours to
-    judge. Foreign files are never touched.
+    Everything that neither they nor the `history` within its policy names and that the owner or one before wrote: a
+    later owner's files are not ours to judge. Foreign files are never touched.
     """
     own_fence = max(manifest.fence for manifest in kept)
     needed = {fence_name(own_fence)}
-    for manifest in kept:
-        needed.add(manifest_name(manifest.fence, manifest.epoch))
-        needed.update(segment.name for segment in manifest.segments)
+    needed.update(manifest_name(manifest.fence, manifest.epoch) for manifest in kept)
+    needed.update(history_name(manifest.fence, manifest.epoch) for manifest in history)
+    for manifest in (*kept, *history):
+        needed.update(segment.name for segment in (*manifest.segments, *manifest.cold))
     return sorted(name for name in names if name not in needed and 0 < _fence_of(name) <= own_fence)
 
 

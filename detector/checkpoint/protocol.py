@@ -6,7 +6,8 @@
     4. Manifest durable the commit point, refused where another owner has claimed the shard since
     5. Forget           those rows are no longer dirty
     6. Commit           tell the source's outside; advisory, bounded, never raises
-    7. Garbage          delete what the last two manifests do not name
+    7. History          a copy of the manifest stays for `tidewarden verify` where the policy wants one: a base, then
+    8. Garbage          delete what neither the last two manifests nor the history name
 
 Why this order: a crash before 4 leaves the manifest before it, and the records since then are replayed; the alerts they
 give again carry the ids that they had, so they are recognised and not sent twice. Were 4 to come before 2, an alert
@@ -28,11 +29,21 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from detector.checkpoint.base import Store, garbage, highest_fence, manifest_name, needs_base, segment_name
+from detector.checkpoint.base import (
+    Store,
+    garbage,
+    highest_fence,
+    history_name,
+    manifest_name,
+    needs_base,
+    segment_name,
+)
 from detector.checkpoint.format import ArenaLineage, Manifest, Segment, encode_manifest, encode_segment, segment_of
+from detector.checkpoint.history import History
 from detector.clock import Clock
 from detector.errors import CheckpointError, FencedError
 from detector.records import ArenaRows, Shard, Snapshot
+from detector.settings_checks import Keep
 from detector.sinks.base import Sink
 from detector.sources.base import Source
 
@@ -42,6 +53,11 @@ _LONGEST_BACKOFF_S = 60.0
 
 class Memory(Protocol):
     """The side of an engine that checkpoints see; always called on the engine's own thread."""
+
+    @property
+    def streams(self) -> int:
+        """How many streams have memory."""
+        ...
 
     def snapshot(self, *, full: bool = False) -> Snapshot:
         """Copy the rows that changed since the last snapshot that was kept, or all of them."""
@@ -115,6 +131,7 @@ class Checkpointer:
         identity: Identity,
         clock: Clock,
         every_s: float,
+        keep_history: Keep | None = None,
     ) -> None:
         self.manifest = manifest
         self._kept_manifests = [manifest]
@@ -122,6 +139,7 @@ class Checkpointer:
         self._memory, self._engine_thread = memory, engine_thread
         self._store, self._source, self._outputs, self._identity = store, source, outputs, identity
         self._clock, self._every_s = clock, every_s
+        self._history = History(keep_history)
         self._failures = 0
         self.durable_s = clock.monotonic_s()
         """When the last manifest became durable; its age tells a stalled store."""
@@ -139,7 +157,7 @@ class Checkpointer:
     async def take(self, *, is_replaying: bool) -> Taken:
         """Step 1. Call at a wave boundary, after the outputs of everything before it were handed to the sinks."""
         # 1. Wave boundary.
-        full = needs_base(self.manifest.segments)
+        full = needs_base(self.manifest.segments) or self._history.is_due(self._clock.now_ns())
         snapshot = await self._on_engine(lambda: self._memory.snapshot(full=full))
         marks = dict(self.manifest.alert_marks)
         if not is_replaying:
@@ -147,7 +165,7 @@ class Checkpointer:
         return Taken(snapshot, marks)
 
     async def make_durable(self, taken: Taken) -> Written:
-        """Steps 2 to 7, while the shard goes on.
+        """Steps 2 to 8, while the shard goes on.
 
         Raises:
             SinkError: An output below the position is lost; only a restart from the last manifest brings it back.
@@ -171,9 +189,13 @@ class Checkpointer:
         self._advance_to(manifest, started_s)
         # 6. Commit.
         await self._source.commit({self.shard: manifest.position})
-        # 7. Garbage. What cannot be deleted now is deleted after a later checkpoint.
+        # What fails from here on is done after a later checkpoint.
         with contextlib.suppress(CheckpointError):
-            await self._store.delete(self.shard, garbage(await self._store.names(self.shard), self._kept_manifests))
+            # 7. History.
+            if taken.snapshot.full and self._history.is_due(self._clock.now_ns()):
+                await self._keep(manifest)
+            # 8. Garbage.
+            await self._collect_garbage()
         return self._report(taken.snapshot, manifest, self.durable_s - started_s)
 
     async def _acknowledge(self) -> None:
@@ -209,6 +231,18 @@ class Checkpointer:
         )
         await write_manifest(self._store, manifest)
         return manifest
+
+    async def _keep(self, manifest: Manifest) -> None:
+        """Copy a manifest whose rows are a base: what verify starts from needs no deltas that come and go."""
+        name = history_name(manifest.fence, manifest.epoch)
+        await self._store.write(self.shard, name, [encode_manifest(manifest)])
+        self._history.add(manifest)
+
+    async def _collect_garbage(self) -> None:
+        names = await self._store.names(self.shard)
+        await self._history.learn(self._store, self.shard, names)
+        kept = self._history.within(self._clock.now_ns())
+        await self._store.delete(self.shard, garbage(names, self._kept_manifests, kept))
 
     def _report(self, snapshot: Snapshot, manifest: Manifest, took_s: float) -> Written:
         rows = _row_count(snapshot)
