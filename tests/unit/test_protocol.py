@@ -17,6 +17,7 @@ from detector.checkpoint.protocol import Checkpointer, Outputs
 from detector.checkpoint.restore import load, restore
 from detector.clock import ManualClock
 from detector.errors import CheckpointError, FencedError, SinkError
+from detector.settings_checks import Keep
 from tests.scenarios.world import SHARD, EchoEngine, ListSource, MemorySink, StumblingStore, World, plain_feed, records
 
 
@@ -88,7 +89,7 @@ class Rig:
         self.source = ListSource(self.world)
         self.store = StumblingStore(self.world, self.world.store)
 
-    async def start(self) -> Checkpointer:
+    async def start(self, keep_history: Keep | None = None) -> Checkpointer:
         """Restore, as a process does."""
         self.restored = await restore(
             SHARD,
@@ -111,6 +112,7 @@ class Rig:
             identity=self.world.identity,
             clock=self.clock,
             every_s=10,
+            keep_history=keep_history,
         )
 
     async def advance(self, to: int) -> None:
