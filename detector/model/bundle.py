@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ import msgspec
 import numpy as np
 
 from detector.errors import BundleError
+from detector.model.rows import RowField, RowLayout
 from detector.records import Float32
 
 FORMAT = 1
@@ -40,21 +40,6 @@ class _Channels(msgspec.Struct):
 class _State(msgspec.Struct):
     joint: int
     per_channel: int
-
-
-class RowField(msgspec.Struct, frozen=True):
-    """One named piece of the row; `offset` counts within its scope."""
-
-    name: str
-    scope: Literal["joint", "channel"]
-    offset: int
-    shape: list[int]
-    version: int
-
-    @property
-    def width(self) -> int:
-        """Floats it takes."""
-        return math.prod(self.shape)
 
 
 class _Initial(msgspec.Struct):
@@ -111,6 +96,8 @@ class Bundle:
     path: Path
     sha256: str
     """Of the whole file; checkpoints name it."""
+    graph_sha256: str
+    """Of the graph alone: equal ones compute the same, whatever the metadata say."""
     name: str
     version: str
     mode: Literal["any", "fixed"]
@@ -144,6 +131,11 @@ class Bundle:
     def label(self) -> str:
         """What alerts call it: name@version."""
         return f"{self.name}@{self.version}"
+
+    @property
+    def layout(self) -> RowLayout:
+        """What a checkpoint remembers of the rows that this bundle makes."""
+        return RowLayout(self.graph_sha256, self.row_layout)
 
     def row_floats(self, channels: int) -> int:
         """Floats in the row of a stream with so many channels."""
@@ -199,6 +191,7 @@ def read_bundle(path: Path | str) -> Bundle:
     return Bundle(
         path=path,
         sha256=hashlib.sha256(content).hexdigest(),
+        graph_sha256=found,
         name=metadata.name,
         version=metadata.version,
         mode=metadata.channels.mode,
