@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.errors import CorruptCheckpointError
+from detector.model.rows import RowLayout
 from detector.records import NO_TIME, ArenaRows, Shard
 
 _MAGIC = b"TWSEG\x00\x01\n"
@@ -48,6 +49,16 @@ class ArenaLineage(msgspec.Struct, frozen=True, kw_only=True):
     bundle: str
     """`name@version`, for people."""
     channels: tuple[str, ...]
+
+
+class BundleLineage(msgspec.Struct, frozen=True, kw_only=True):
+    """What rows of a bundle are made of, so that another bundle can take them over without having it at hand."""
+
+    detector: str
+    bundle_sha256: str
+    bundle: str
+    """`name@version`, for people."""
+    layout: RowLayout
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +108,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """How many partitions the topic had; None where the source has none, or before format 2."""
     gaps: list[Gap] = []
     """Positions that were lost to the shard before it could read them, oldest first."""
+    bundles: list[BundleLineage] = []
+    """Every bundle that made rows of these segments, cold ones included; none before format 2."""
+    mixed: bool = False
+    """Whether some of `segments` are of a bundle that runs no more; the next checkpoint writes a base."""
 
     @property
     def shard(self) -> Shard:
