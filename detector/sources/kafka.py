@@ -181,6 +181,11 @@ class KafkaSource:
                     return _fingerprint(record)
         return None  # compacted away, or a transaction's marker
 
+    async def partitions(self, shard: Shard) -> int | None:
+        """As the client's metadata say, which it renews every few minutes and at every start."""
+        known = self._client().partitions_for_topic(shard.topic)
+        return len(known) if known else None
+
     async def resume(self, shard: Shard, position: int) -> None:
         """Read on from `position`; a shard that was lost meanwhile is left alone."""
         partition = self._owned.get(shard)
