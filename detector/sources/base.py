@@ -54,6 +54,13 @@ class Source(Protocol):
         """
         ...
 
+    async def partitions(self, shard: Shard) -> int | None:
+        """How many partitions the shard's topic has now; None where there are none, as with files.
+
+        A checkpoint keeps it: with another number, keys stand in other partitions than their streams' memory.
+        """
+        ...
+
     async def resume(self, shard: Shard, position: int) -> None:
         """Start handing over the shard's records from `position` on."""
         ...

@@ -74,6 +74,10 @@ class FileSource:
         """Checksum of the 4 KiB before `position`."""
         return await asyncio.to_thread(self._reels[shard].tape.anchor, position)
 
+    async def partitions(self, shard: Shard) -> int | None:
+        """Files have none."""
+        return None
+
     async def resume(self, shard: Shard, position: int) -> None:
         """Play from `position` on."""
         reel = self._reels[shard]

@@ -58,6 +58,10 @@ class PlantSource:
         of = self._settings
         return f"plant-{_GENERATOR}-{of.seed}-{of.streams}-{of.hours:g}" if position else None
 
+    async def partitions(self, shard: Shard) -> int | None:
+        """There is one plant."""
+        return None
+
     async def resume(self, shard: Shard, position: int) -> None:
         """Go to a position."""
         size = self._plant.chunk_samples

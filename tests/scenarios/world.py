@@ -64,6 +64,10 @@ class ListSource:
         """The record before the position, in words."""
         return repr(self._world.log[position - 1]) if 0 < position <= len(self._world.log) else None
 
+    async def partitions(self, shard: Shard) -> int | None:
+        """As the world says."""
+        return self._world.partitions
+
     async def resume(self, shard: Shard, position: int) -> None:
         """Read from there."""
         self._next = position
@@ -211,6 +215,8 @@ class World:
     spares_some: bool = True
     """Whether a crash lets part of what was in flight arrive."""
     low: int = 0
+    partitions: int | None = None
+    """How many partitions the topic has."""
     start: str = "earliest"
     crash_at: tuple[str, int] | None = None
     """A step by name, and at which time of reaching it to crash."""
