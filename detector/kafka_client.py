@@ -221,6 +221,25 @@ async def log_bounds(
         await consumer.stop()
 
 
+async def offsets_at(
+    settings: KafkaClientSettings,
+    partition: TopicPartition,
+    times_ms: Sequence[int],
+    where: str,
+    error: type[SourceError] | type[SinkError],
+) -> list[int | None]:
+    """The first offset at or after each time, by the records' own timestamps; None where every record is earlier."""
+    arguments = consumer_arguments(settings)
+    consumer = await opened(lambda: AIOKafkaConsumer(**arguments), where, error, settings.bootstrap_servers)
+    try:
+        found = [(await consumer.offsets_for_times({partition: time_ms}))[partition] for time_ms in times_ms]
+    except KafkaError as cause:
+        raise error(where, f"cannot look up times in {partition}", got=repr(cause)) from cause
+    finally:
+        await consumer.stop()
+    return [None if each is None else each.offset for each in found]
+
+
 async def read_span(
     settings: KafkaClientSettings,
     partition: TopicPartition,

@@ -236,15 +236,7 @@ class KafkaSource:
         anchors[last.offset + 1] = _fingerprint(last)
         if len(anchors) > _ANCHORS:
             del anchors[next(iter(anchors))]
-        return Records(
-            shard=shard,
-            values=[record.value for record in batch],
-            keys=[record.key for record in batch],
-            positions=_offsets(batch),
-            append_ns=_append_ns(batch),
-            next_position=last.offset + 1,
-            headers_of=lambda i: _headers(batch[i]),
-        )
+        return as_records(shard, batch)
 
     async def _out_of_range(self, cause: OffsetOutOfRangeError) -> SourceError:
         """Say which position is gone (T8): retention was faster than we, or the topic was created anew."""
@@ -336,6 +328,19 @@ def _partition_of(shard: Shard) -> TopicPartition:
 def _fingerprint(record: ConsumerRecord[bytes, bytes]) -> str:
     crc = zlib.crc32(record.value or b"", zlib.crc32(record.key or b""))
     return f"crc32:{crc:08x}@{record.timestamp}"
+
+
+def as_records(shard: Shard, batch: _Batch) -> Records:
+    """What the client read of one partition, at least one record, as a poll."""
+    return Records(
+        shard=shard,
+        values=[record.value for record in batch],
+        keys=[record.key for record in batch],
+        positions=_offsets(batch),
+        append_ns=_append_ns(batch),
+        next_position=batch[-1].offset + 1,
+        headers_of=lambda i: _headers(batch[i]),
+    )
 
 
 def _offsets(batch: _Batch) -> Int64:
