@@ -258,7 +258,7 @@ async def test_a_source_that_cannot_tell_its_end_is_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lag is unknown while a broker is away; that is no reason to end."""
-    monkeypatch.setattr("detector.pipeline._WATCH_S", 0.01)
+    monkeypatch.setattr("detector.pipeline.dataflow._WATCH_S", 0.01)
     world = World(plain_feed(200), tmp_path, pace_s=0.001)
 
     class Away(ListSource):
