@@ -127,6 +127,9 @@ class Samples:
     """One array per shape, (samples of that shape, channels of it), raw units, NaN where missing; in order."""
     labels: list[dict[str, str] | None] | None = None
     """(n,) or None where no record carries any."""
+    channel_of: NDArray[np.intp] | None = None
+    """Narrow records only: (n,) which channel each one's value is of. Then the one shape names the channels of the
+    batch, and its cells are (n, 1)."""
 
     def __len__(self) -> int:
         return len(self.streams)
@@ -150,6 +153,7 @@ class Samples:
             shape_of=shape_of,
             cells=[cells[within[keep[shape_of == shape]]] for shape, cells in enumerate(self.cells)],
             labels=None if self.labels is None else [self.labels[i] for i in at],
+            channel_of=None if self.channel_of is None else self.channel_of[keep],
         )
 
 
