@@ -11,6 +11,7 @@
         LineageError         the checkpoint belongs to another bundle, topic or configuration
         FencedError          another process has claimed the shard
         DataLostError        the source no longer has the records that follow the checkpoint
+      CannotVerifyError      a range of the past cannot be computed again: exit code 2, neither equal nor different
 
 Bad *data* is never an error: it is a `Reject` (records.py) with a reason and a counter. A message always reads
 *where: what: expected, got*, and ends with what the operator can do where there is something to do.
@@ -99,3 +100,9 @@ class DataLostError(CheckpointError):
     """The source no longer has the records that follow the checkpoint; what they would have said is lost."""
 
     retriable = False
+
+
+class CannotVerifyError(TidewardenError):
+    """A range of the past cannot be computed again, so that nothing is known of it; the message says why."""
+
+    exit_code = 2
