@@ -8,75 +8,118 @@ uvloop's closed transports raise what the client does not catch (T9).
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
+import inspect
 import random
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from itertools import chain, repeat
+from typing import Any, TypeAlias, TypeVar
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.conn import collect_hosts, create_conn
+from aiokafka.errors import (
+    AuthenticationFailedError,
+    AuthenticationMethodNotSupported,
+    IllegalSaslStateError,
+    KafkaError,
+    SaslAuthenticationFailed,
+    UnsupportedSaslMechanismError,
+    for_code,
+)
 
-from detector.errors import ConfigurationError, SinkError, SourceError
-from detector.settings import KafkaClientSettings
+from detector.errors import CheckpointError, ConfigurationError, SinkError, SourceError
+from detector.kafka_properties import check_properties
+from detector.kafka_security import security, sign_on_refusal, tls_refusal
+from detector.settings import KafkaClientSettings, KafkaSourceSettings
 
 FETCH_MAX_BYTES = 32 << 20  # one answer of a broker; bounds what the client buffers
 PARTITION_FETCH_BYTES = 1 << 20  # of it per partition; a single larger record still comes
+BATCH_BYTES = 131_072  # of a producer, for one partition
 READ_COMMITTED = "read_committed"  # aborted transactions of others are not samples, and not alerts
 
-_PATIENCE_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0)  # between attempts to reach a broker that is not there yet: 24 s
+_PAUSES_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # between attempts to reach a broker; the last again and again
+_FIRST_S = 30.0  # how long attempts begin, for a broker that never answered
+_AGAIN_S = 120.0  # and for one that did: a restart, an upgrade, a change of leaders
 _ATTEMPT_S = 15.0  # for one attempt; a broker that answers needs 20 ms
+_PROBE_S = 5.0
+_CLOSE_S = 5.0
 _STALL_S = 15.0  # without progress while reading a span
 _STEP_MS = 500
 _STEP_RECORDS = 4000
 
 Client = TypeVar("Client")
+EdgeError: TypeAlias = SourceError | SinkError | CheckpointError
+"""Whose connection it is that failed."""
+
+_READERS = (AIOKafkaAdminClient, AIOKafkaConsumer)
+_REFUSALS = (
+    AuthenticationFailedError,
+    AuthenticationMethodNotSupported,
+    IllegalSaslStateError,
+    SaslAuthenticationFailed,
+    UnsupportedSaslMechanismError,
+)
+_reached: set[str] = set()
+"""The `bootstrap_servers` that have answered this process."""
 
 
 def connection(settings: KafkaClientSettings) -> dict[str, Any]:
     """The keyword arguments that every aiokafka client takes.
 
     Raises:
-        ConfigurationError: A password or certificate file cannot be used.
+        ConfigurationError: A password or certificate file, or a property in `client`, cannot be used.
     """
-    arguments: dict[str, Any] = {
+    return {
         "bootstrap_servers": settings.bootstrap_servers,
         "client_id": settings.client_id,
-        "security_protocol": settings.security_protocol,
+        **security(settings),
+        **_properties(settings, AIOKafkaAdminClient),
     }
-    if "SSL" in settings.security_protocol:
-        arguments["ssl_context"] = _ssl_context(settings)
-    if "SASL" in settings.security_protocol:
-        if settings.username is None:
-            raise ConfigurationError("username", "is not set", expected=f"a user for {settings.security_protocol}")
-        arguments["sasl_mechanism"] = settings.sasl_mechanism
-        arguments["sasl_plain_username"] = settings.username
-        arguments["sasl_plain_password"] = _password(settings)
-    return arguments
 
 
-def _password(settings: KafkaClientSettings) -> str:
-    if settings.password is not None:
-        return settings.password.get_secret_value()
-    if settings.password_file is None:
-        raise ConfigurationError("password", "is not set", expected="password or password_file")
-    try:
-        return settings.password_file.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(settings.password_file, "cannot be read", got=error) from error
+def consumer_arguments(settings: KafkaClientSettings) -> dict[str, Any]:
+    """What every consumer of ours is made with; the client's own defaults are unsafe for us (T13)."""
+    return {
+        **connection(settings),
+        "enable_auto_commit": False,
+        "auto_offset_reset": "none",  # T8: any other value skips or repeats records where an offset is gone
+        "isolation_level": READ_COMMITTED,
+        "fetch_max_bytes": FETCH_MAX_BYTES,
+        "max_partition_fetch_bytes": PARTITION_FETCH_BYTES,
+        # No deserializers: an exception in one pins its partition for ever (T5).
+        **_properties(settings, AIOKafkaConsumer),
+    }
 
 
-def _ssl_context(settings: KafkaClientSettings) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=settings.ca_file)
-        if settings.certificate_file is not None:
-            context.load_cert_chain(settings.certificate_file, settings.key_file)
-    except OSError as error:  # also ssl.SSLError; which of the files it was, OpenSSL does not say
-        files = settings.certificate_file or settings.ca_file
-        raise ConfigurationError(files, "is not usable", expected="PEM, and a key that fits", got=error) from error
-    return context
+def producer_arguments(settings: KafkaClientSettings) -> dict[str, Any]:
+    """What every producer of ours is made with (T13: the client's default is one replica, and no idempotence)."""
+    return {
+        **connection(settings),
+        "acks": "all",
+        "enable_idempotence": True,
+        "max_batch_size": BATCH_BYTES,
+        **_properties(settings, AIOKafkaProducer),
+    }
+
+
+def _properties(settings: KafkaClientSettings, client: type) -> dict[str, Any]:
+    """Those of the properties in the settings that this client takes; none may be unknown to all that we use."""
+    used = _READERS if isinstance(settings, KafkaSourceSettings) else (*_READERS, AIOKafkaProducer)
+    defaults = {name: default for each in used for name, default in _defaults(each).items()}
+    check_properties(settings.client, defaults)
+    return {name: value for name, value in settings.client.items() if name in _defaults(client)}
+
+
+@functools.cache
+def _defaults(client: type) -> dict[str, object]:
+    """The keyword arguments of a client, with their defaults."""
+    parameters = inspect.signature(client).parameters.values()
+    return {each.name: each.default for each in parameters if each.kind is not each.VAR_POSITIONAL}
 
 
 def require_c_extension() -> None:
@@ -97,40 +140,68 @@ def require_c_extension() -> None:
 
 
 async def opened(
-    make: Callable[[], Client], where: str, error: type[SourceError] | type[SinkError], servers: str
+    make: Callable[[], Client], where: str, error: type[EdgeError], settings: KafkaClientSettings
 ) -> Client:
     """Make and start a client, trying again with growing, jittered pauses while no broker answers.
 
-    A client that failed to start cannot be started again, so that each attempt makes a new one.
+    A client that failed to start cannot be started again, so that each attempt makes a new one. A broker that this
+    process has never reached may be misspelt, one that it has may be restarting: the latter is waited for longer.
 
     Raises:
-        SourceError, SinkError: As `error` says; no broker answered within about half a minute, or it refused us.
+        ConfigurationError: The broker answered and refused us, or we it; at once, for that does not pass.
+        SourceError, SinkError: As `error` says; no broker answered in time.
     """
-    for pause_s in (*_PATIENCE_S, None):
+    loop, servers = asyncio.get_running_loop(), settings.bootstrap_servers
+    give_up_s = loop.time() + (_AGAIN_S if servers in _reached else _FIRST_S)
+    for pause_s in chain(_PAUSES_S, repeat(_PAUSES_S[-1])):
         client: Any = make()
         try:
             await asyncio.wait_for(client.start(), _ATTEMPT_S)
         except (KafkaError, OSError, TimeoutError) as cause:
             await _closed(client)
             retriable = getattr(cause, "retriable", True)  # OSError and TimeoutError: the broker may come
-            if pause_s is None or not retriable:
-                raise error(
-                    where,
-                    "cannot connect",
-                    expected=f"a broker at {servers}",
-                    got=repr(cause),
-                    hint="the client logged the reason before this",
-                ) from cause
+            reason = await _reason(where, settings) or repr(cause)
+            if loop.time() + pause_s > give_up_s or not retriable:
+                raise error(where, "cannot connect", expected=f"a broker at {servers}", got=reason) from cause
         else:
+            _reached.add(servers)
             return client  # type: ignore[no-any-return]  # aiokafka has no annotations
         await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # apart from others who lost the same broker
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
 async def _closed(client: Any) -> None:
-    """Close a client in whatever state it is."""
+    """Close a client in whatever state it is; a connection whose other end is silent is left to the collector."""
     close: Callable[[], Awaitable[None]] = getattr(client, "stop", None) or client.close
-    await close()
+    with contextlib.suppress(KafkaError, TimeoutError):
+        await asyncio.wait_for(close(), _CLOSE_S)
+
+
+async def _reason(where: str, settings: KafkaClientSettings) -> str | None:
+    """Why there is no connection: the client only logs it, so one is made by hand. None where it works now.
+
+    Raises:
+        ConfigurationError: Because somebody is not trusted.
+    """
+    reason = None
+    for host, port, _ in collect_hosts(settings.bootstrap_servers, randomize=False):
+        try:
+            connection = create_conn(host, port, client_id=settings.client_id, **security(settings))
+            (await asyncio.wait_for(connection, _PROBE_S)).close()
+        except (KafkaError, OSError, TimeoutError) as failure:
+            cause = _root(failure)
+            if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+                raise tls_refusal(where, settings, cause) from cause
+            if isinstance(cause, _REFUSALS):
+                raise sign_on_refusal(where, settings, cause) from cause
+            reason = str(cause) or type(cause).__name__
+    return reason
+
+
+def _root(failure: BaseException) -> BaseException:
+    while failure.__cause__ is not None:
+        failure = failure.__cause__
+    return failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +213,7 @@ class Cluster:
     """Topics that we may see, with how many partitions they have."""
 
 
-async def describe_cluster(
-    settings: KafkaClientSettings, where: str, error: type[SourceError] | type[SinkError]
-) -> Cluster:
+async def describe_cluster(settings: KafkaClientSettings, where: str, error: type[EdgeError]) -> Cluster:
     """Ask for the cluster's id and its topics, without creating any."""
     admin = await _admin(settings, where, error)
     try:
@@ -183,35 +252,20 @@ async def topic_settings(settings: KafkaClientSettings, topic: str, where: str) 
     return {name: value for name, value, *_ in entries}
 
 
-async def _admin(
-    settings: KafkaClientSettings, where: str, error: type[SourceError] | type[SinkError]
-) -> AIOKafkaAdminClient:
+async def _admin(settings: KafkaClientSettings, where: str, error: type[EdgeError]) -> AIOKafkaAdminClient:
     arguments = connection(settings)
-    return await opened(lambda: AIOKafkaAdminClient(**arguments), where, error, settings.bootstrap_servers)
-
-
-def consumer_arguments(settings: KafkaClientSettings) -> dict[str, Any]:
-    """What every consumer of ours is made with; the client's own defaults are unsafe for us (T13)."""
-    return {
-        **connection(settings),
-        "enable_auto_commit": False,
-        "auto_offset_reset": "none",  # T8: any other value skips or repeats records where an offset is gone
-        "isolation_level": READ_COMMITTED,
-        "fetch_max_bytes": FETCH_MAX_BYTES,
-        "max_partition_fetch_bytes": PARTITION_FETCH_BYTES,
-        # No deserializers: an exception in one pins its partition for ever (T5).
-    }
+    return await opened(lambda: AIOKafkaAdminClient(**arguments), where, error, settings)
 
 
 async def log_bounds(
     settings: KafkaClientSettings,
     partitions: Sequence[TopicPartition],
     where: str,
-    error: type[SourceError] | type[SinkError],
+    error: type[EdgeError],
 ) -> dict[TopicPartition, tuple[int, int]]:
     """First offset, and one past the last committed one, of each partition."""
     arguments = consumer_arguments(settings)
-    consumer = await opened(lambda: AIOKafkaConsumer(**arguments), where, error, settings.bootstrap_servers)
+    consumer = await opened(lambda: AIOKafkaConsumer(**arguments), where, error, settings)
     try:
         low, high = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
         return {partition: (low[partition], high[partition]) for partition in partitions}
@@ -221,16 +275,21 @@ async def log_bounds(
         await consumer.stop()
 
 
+def topic_partition(topic: str, number: int) -> TopicPartition:
+    """How the client names a partition."""
+    return TopicPartition(topic, number)
+
+
 async def offsets_at(
     settings: KafkaClientSettings,
     partition: TopicPartition,
     times_ms: Sequence[int],
     where: str,
-    error: type[SourceError] | type[SinkError],
+    error: type[EdgeError],
 ) -> list[int | None]:
     """The first offset at or after each time, by the records' own timestamps; None where every record is earlier."""
     arguments = consumer_arguments(settings)
-    consumer = await opened(lambda: AIOKafkaConsumer(**arguments), where, error, settings.bootstrap_servers)
+    consumer = await opened(lambda: AIOKafkaConsumer(**arguments), where, error, settings)
     try:
         found = [(await consumer.offsets_for_times({partition: time_ms}))[partition] for time_ms in times_ms]
     except KafkaError as cause:
@@ -246,14 +305,14 @@ async def read_span(
     start: int,
     end: int,
     where: str,
-    error: type[SourceError] | type[SinkError],
+    error: type[EdgeError],
 ) -> AsyncGenerator[list[ConsumerRecord[bytes, bytes]], None]:
     """Yield the committed records of [start, end) that are still there, with a client of its own.
 
     `end` must not lie beyond the end of what is committed. Iterate it to its end, or close it.
     """
     arguments = consumer_arguments(settings)
-    consumer = await opened(lambda: AIOKafkaConsumer(**arguments), where, error, settings.bootstrap_servers)
+    consumer = await opened(lambda: AIOKafkaConsumer(**arguments), where, error, settings)
     try:
         consumer.assign([partition])
         consumer.seek(partition, start)
