@@ -47,6 +47,7 @@ _EXTRAS = {
     "onnxscript": "training",
     "plotly": "training",
     "pyarrow": "files",
+    "obstore": "objects",
     "onnxruntime": "cpu",
 }
 """Which extra brings a package that may be missing."""

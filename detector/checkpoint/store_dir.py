@@ -1,28 +1,27 @@
 """Checkpoints in a folder, local or shared: a folder per shard, a file per name.
 
 A file comes to be under a temporary name, is synced, renamed, and its folder synced: after a loss of power it is whole
-or absent. Claims are files created exclusively. Blocking calls run in a thread.
+or absent. Claims are files created exclusively; each says whose folder it is. Blocking calls run in a thread.
+
+The client of object storage could serve a folder too, but syncs neither file nor folder, so that a loss of power would
+take back what was promised: docs/decisions/0007-checkpoint-stores.md.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
-
-from detector.checkpoint.format import decode_manifest
+from detector.checkpoint.format import Block, decode_manifest
+from detector.checkpoint.shard_names import folder_name, identity, shard_of
 from detector.errors import CheckpointError, CorruptCheckpointError
 from detector.records import Shard
 
 _T = TypeVar("_T")
-_READABLE = 80  # characters of the topic in a folder's name; the hash behind tells shards apart
 
 
 class DirStore:
@@ -38,9 +37,12 @@ class DirStore:
         """Nothing to disconnect."""
 
     async def shards(self) -> list[Shard]:
-        """Shards that have a manifest here which can be read."""
-        found = await asyncio.to_thread(lambda: [_shard_of(folder) for folder in self._root.glob("*/")])
-        return sorted((shard for shard in found if shard is not None), key=str)
+        """Shards that have a claim here, or a manifest that can be read."""
+        try:
+            found = await asyncio.to_thread(lambda: [_shard_of(folder) for folder in self._root.glob("*/")])
+        except OSError as error:
+            raise CheckpointError(f"checkpoint folder {self._root}", "list", got=error) from error
+        return sorted({shard for shard in found if shard is not None}, key=str)
 
     def where(self, shard: Shard) -> str:
         """The shard's folder."""
@@ -55,60 +57,72 @@ class DirStore:
         try:
             return await asyncio.to_thread((self.folder(shard) / name).read_bytes)
         except OSError as error:
-            raise CorruptCheckpointError(self.folder(shard) / name, "read", got=error) from error
+            raise CorruptCheckpointError(self._where(shard), f"read {name}", got=error) from error
 
-    async def write(self, shard: Shard, name: str, blocks: Sequence[bytes]) -> None:
+    async def write(self, shard: Shard, name: str, blocks: Sequence[Block]) -> None:
         """Write one file, durably, all or nothing."""
         await self._run(shard, f"write {name}", lambda folder: _write(folder, name, blocks))
 
     async def create(self, shard: Shard, name: str) -> bool:
-        """Create an empty file exclusively; creates the shard's folder too."""
-        return await self._run(shard, f"create {name}", lambda folder: _create(folder, name))
+        """Create a claim exclusively; creates the shard's folder too."""
+        return await self._run(shard, f"create {name}", lambda folder: _create(folder, name, identity(shard)))
 
     async def delete(self, shard: Shard, names: Sequence[str]) -> None:
         """Delete files; those already gone are fine."""
         await self._run(shard, "delete", lambda folder: _delete(folder, names))
 
     def folder(self, shard: Shard) -> Path:
-        """Where the shard's files lie: a readable name, safe for any topic or path, and a hash of the identity."""
-        identity = msgspec.json.encode([shard.cluster, shard.topic, shard.partition])
-        readable = re.sub(r"[^A-Za-z0-9._-]", "_", shard.topic)[-_READABLE:].lstrip(".") or "_"
-        return self._root / f"{readable}-{shard.partition}-{hashlib.sha256(identity).hexdigest()[:12]}"
+        """Where the shard's files lie."""
+        return self._root / folder_name(shard)
+
+    def _where(self, shard: Shard) -> str:
+        return f"checkpoint folder {self.folder(shard)}, shard {shard}"
 
     async def _run(self, shard: Shard, what: str, act: Callable[[Path], _T]) -> _T:
-        folder = self.folder(shard)
         try:
-            return await asyncio.to_thread(act, folder)
+            return await asyncio.to_thread(act, self.folder(shard))
         except OSError as error:
-            raise CheckpointError(folder, what, got=error) from error
+            raise CheckpointError(self._where(shard), what, got=error) from error
 
 
 def _shard_of(folder: Path) -> Shard | None:
-    """Whose folder it is: any manifest that can be read tells."""
-    for path in sorted(folder.glob("manifest-*.json"), reverse=True):
-        try:
+    """Whose folder it is: any claim tells; those of the first releases are empty, but any manifest tells as well."""
+    for path in folder.glob("fence-*"):
+        with suppress(OSError):
+            if (shard := shard_of(path.read_bytes())) is not None:
+                return shard
+    for path in folder.glob("manifest-*.json"):
+        with suppress(OSError, CorruptCheckpointError):
             return decode_manifest(path.read_bytes(), path).shard
-        except (OSError, CorruptCheckpointError):
-            continue
     return None
 
 
-def _write(folder: Path, name: str, blocks: Sequence[bytes]) -> None:
+def _write(folder: Path, name: str, blocks: Sequence[Block]) -> None:
     temporary = folder / f"{name}.tmp"
-    with open(temporary, "wb") as file:
-        file.writelines(blocks)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, folder / name)
+    try:
+        with open(temporary, "wb") as file:
+            file.writelines(blocks)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, folder / name)
+    except OSError:
+        # A full disk would be filled further with every attempt, as each has a name of its own.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
     _sync(folder)
 
 
-def _create(folder: Path, name: str) -> bool:
+def _create(folder: Path, name: str, content: bytes) -> bool:
     _make(folder)
     try:
-        os.close(os.open(folder / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+        descriptor = os.open(folder / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
         return False
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     _sync(folder)
     return True
 
