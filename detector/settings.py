@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from detector.settings_checks import History, ReadableFile, Regex, TimeZone
+from detector.settings_checks import SECRETS, History, ReadableFile, Regex, TimeZone, check_secrets
 from detector.settings_checks import parse_history as parse_history  # these are part of what this module offers
 from detector.settings_checks import parse_ordinal as parse_ordinal
 from detector.settings_checks import parse_partitions as parse_partitions
@@ -102,15 +102,25 @@ class KafkaClientSettings(_Section):
     """Own certificate for mutual TLS, PEM."""
     key_file: ReadableFile | None = None
     """Key of the own certificate, PEM."""
-    token_command: list[str] | None = None
+    token_command: Annotated[list[str], Field(min_length=1)] | None = None
     """OAUTHBEARER: program and arguments that print a token, or JSON with `access_token` and `expires_in`."""
     client: dict[str, str | int | float | bool] = {}
     """Further properties of the client, as aiokafka names them; what guards our promises cannot be changed."""
 
+    @property
+    def has_tls(self) -> bool:
+        """Whether the connection is encrypted."""
+        return self.security_protocol.endswith("SSL")
+
+    @property
+    def has_sasl(self) -> bool:
+        """Whether we sign on."""
+        return self.security_protocol.startswith("SASL")
+
     @model_validator(mode="after")
-    def _one_password(self) -> KafkaClientSettings:
-        if self.password is not None and self.password_file is not None:
-            raise ValueError("expected password or password_file, got both")
+    def _secrets_fit_together(self) -> KafkaClientSettings:
+        given = {name for name in SECRETS if getattr(self, name) is not None}
+        check_secrets(given, self.security_protocol, self.sasl_mechanism)
         return self
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeAlias
@@ -11,6 +12,14 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator
 
 _MOST_PARTITIONS = 10_000  # of one range; more is a slip of the finger
+_OF_TLS, _PASSWORDS, _TOKEN = (
+    ("ca_file", "certificate_file", "key_file"),
+    {"password", "password_file"},
+    "token_command",
+)
+SECRETS = (*_OF_TLS, "username", "password", "password_file", _TOKEN)
+"""Settings of a Kafka client that prove who somebody is."""
+
 _UNIT_S = {"min": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 
 
@@ -62,6 +71,30 @@ def parse_partitions(text: str) -> list[int]:
             raise ValueError(f'expected partitions such as "0-3" or "0,2,5-7", got {text!r}')
         numbers.update(range(first, last + 1))
     return sorted(numbers)
+
+
+def check_secrets(given: Set[str], protocol: str, mechanism: str) -> None:
+    """See that those of `SECRETS` are given that the way to the broker needs, and no other.
+
+    Raises:
+        ValueError: One is missing, or would be of no use: somebody believes in a protection that is not there.
+    """
+    has_sasl, by_token = protocol.startswith("SASL"), mechanism == "OAUTHBEARER"
+    useful = set(_OF_TLS) if protocol.endswith("SSL") else set()
+    if has_sasl:
+        useful |= {_TOKEN} if by_token else {"username", *_PASSWORDS}
+    if useless := sorted(given - useful):
+        way = f"{protocol} with {mechanism}" if has_sasl else protocol
+        raise ValueError(f"expected no {' and no '.join(useless)} with security_protocol {way}")
+    if "key_file" in given and "certificate_file" not in given:
+        raise ValueError("expected certificate_file beside key_file")
+    if has_sasl and by_token and _TOKEN not in given:
+        raise ValueError("expected token_command with sasl_mechanism OAUTHBEARER")
+    if has_sasl and not by_token:
+        passwords = sorted(given & _PASSWORDS)
+        if "username" not in given or len(passwords) != 1:
+            got = " and ".join(sorted(given & useful - set(_OF_TLS))) or "none"
+            raise ValueError(f"expected username, and password or password_file, with {mechanism}, got {got}")
 
 
 def _regex(text: str) -> str:

@@ -23,10 +23,11 @@ from aiokafka.structs import RecordMetadata
 
 from detector.errors import ConfigurationError, SinkError
 from detector.kafka_client import (
-    connection,
+    BATCH_BYTES,
     describe_cluster,
     log_bounds,
     opened,
+    producer_arguments,
     read_span,
     require_c_extension,
     topic_settings,
@@ -41,7 +42,6 @@ MAX_SEQUENCE = 1_500_000_000  # records of one producer; its sequence numbers go
 
 _log = structlog.get_logger(__name__)
 
-_BATCH_BYTES = 131_072
 _STOP_S = 10.0
 _RECORD_BYTES = 512  # what a record and its batch need at most besides key, value and headers
 _HEADER_BYTES = 10  # and a header besides name and value
@@ -116,18 +116,15 @@ class KafkaSink:
     # The producer
 
     async def _connect(self) -> AIOKafkaProducer:
-        self._producer = await opened(self._make_producer, self._where, SinkError, self._settings.bootstrap_servers)
+        self._producer = await opened(self._make_producer, self._where, SinkError, self._settings)
         self._sent = 0
         return self._producer
 
     def _make_producer(self) -> AIOKafkaProducer:
         return AIOKafkaProducer(
-            **connection(self._settings),
-            acks="all",  # T13: the client's default is one replica, and no idempotence
-            enable_idempotence=True,
+            **producer_arguments(self._settings),
             linger_ms=self._settings.linger_ms,
-            max_batch_size=_BATCH_BYTES,
-            max_request_size=max(self._max_bytes, _BATCH_BYTES),
+            max_request_size=max(self._max_bytes, BATCH_BYTES),
         )
 
     async def _ready(self) -> AIOKafkaProducer:

@@ -77,7 +77,7 @@ class KafkaSource:
         cluster = await describe_cluster(self._settings, self._where, SourceError)
         self._cluster_id = cluster.id
         static = self._static_partitions(cluster)
-        consumer = await opened(self._make_consumer, self._where, SourceError, self._settings.bootstrap_servers)
+        consumer = await opened(self._make_consumer, self._where, SourceError, self._settings)
         self._consumer = consumer
         if static is not None:
             consumer.assign(static)

@@ -370,7 +370,7 @@ async def test_records_keep_key_headers_and_timestamp(kafka: str, make_source: M
 
 async def test_a_broker_that_is_not_there_is_waited_for_and_then_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several attempts, then an error that names the address; nothing stays open."""
-    monkeypatch.setattr(kafka_client, "_PATIENCE_S", (0.01, 0.02))
+    monkeypatch.setattr(kafka_client, "_FIRST_S", 0.5)
     source = KafkaSource("plant", KafkaSourceSettings(type="kafka", topics=["a"], bootstrap_servers="127.0.0.1:1"))
     with pytest.raises(SourceError, match=r"a broker at 127\.0\.0\.1:1"):
         await source.start()

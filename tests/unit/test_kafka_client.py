@@ -10,18 +10,21 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import NodeNotReadyError
+from pydantic import ValidationError
 
 from detector import kafka_client
 from detector.errors import ConfigurationError, SourceError
-from detector.kafka_client import connection, consumer_arguments, opened
+from detector.kafka_client import _READERS, _defaults, connection, consumer_arguments, opened, producer_arguments
+from detector.kafka_properties import GUARDED
 from detector.records import Shard
 from detector.settings import KafkaClientSettings, KafkaSourceSettings
 from detector.sources import kafka
 from detector.sources.kafka import KafkaSource
 
 SASL = {"security_protocol": "SASL_PLAINTEXT", "username": "reader"}
+TOKEN = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "OAUTHBEARER", "token_command": ["a"]}
 
 
 def test_a_plain_connection_needs_nothing_else() -> None:
@@ -65,18 +68,68 @@ def test_a_password_may_stand_in_the_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("given", "message"),
     [
-        ({"username": None}, "username: is not set"),
-        ({}, "password: is not set: expected password or password_file"),
-        ({"security_protocol": "SSL", "ca_file": __file__}, "is not usable: expected PEM"),
-        ({"security_protocol": "SSL", "certificate_file": __file__}, "is not usable: expected PEM"),
+        ({**SASL}, "expected username, and password or password_file, with PLAIN, got username"),
+        ({**SASL, "username": None, "password": "x"}, "with PLAIN, got password"),
+        ({**SASL, "password": "x", "password_file": __file__}, "got password and password_file and username"),
+        ({**SASL, "password": "x", "token_command": ["a"]}, "expected no token_command with security_protocol SASL_"),
+        ({**TOKEN, "token_command": None}, "expected token_command with sasl_mechanism OAUTHBEARER"),
+        ({**TOKEN, "username": "x"}, "expected no username with security_protocol SASL_PLAINTEXT with OAUTHBEARER"),
+        ({**TOKEN, "token_command": []}, "at least 1 item"),
+        ({"password": "x", "username": "x"}, "expected no password and no username with security_protocol PLAINTEXT"),
+        ({"ca_file": __file__}, "expected no ca_file with security_protocol PLAINTEXT"),
+        ({**SASL, "password": "x", "ca_file": __file__}, "expected no ca_file with security_protocol SASL_PLAINTEXT"),
+        ({"security_protocol": "SSL", "key_file": __file__}, "expected certificate_file beside key_file"),
     ],
 )
-def test_a_secret_that_cannot_be_used_is_named(change: dict[str, object], message: str) -> None:
-    """Before anything is started, with the setting or the file that is wrong."""
+def test_secrets_fit_together(given: dict[str, object], message: str) -> None:
+    """What the way to the broker needs is there, and nothing of which somebody may think that it protects him."""
+    with pytest.raises(ValidationError, match=message):
+        KafkaClientSettings(**given)
+
+
+@pytest.mark.parametrize("name", ["ca_file", "certificate_file"])
+def test_a_file_that_is_no_certificate_is_named(name: str) -> None:
+    """Before anything is started."""
+    with pytest.raises(ConfigurationError, match="is not usable: expected PEM"):
+        connection(KafkaClientSettings(**{"security_protocol": "SSL", name: __file__}))
+
+
+@pytest.mark.parametrize(
+    ("properties", "message"),
+    [
+        ({"enable_auto_commit": True}, "client.enable_auto_commit: may not be set .*after the checkpoint"),
+        ({"acks": 0}, "client.acks: may not be set .*all replicas"),
+        ({"sasl_plain_password": "x"}, "its setting is password_file"),
+        ({"fetch_max_wait": 10}, "client.fetch_max_wait: is no property .*did you mean fetch_max_wait_ms"),
+        ({"frobnicate": 10}, "named as aiokafka names them"),
+        ({"request_timeout_ms": "10"}, "client.request_timeout_ms: is of the wrong type: expected int, got '10'"),
+        ({"request_timeout_ms": True}, "expected int, got True"),
+        ({"compression_type": "zstd"}, "client.compression_type: is no property"),
+    ],
+)
+def test_a_property_that_guards_a_promise_or_is_unknown_is_refused(properties: dict[str, object], message: str) -> None:
+    """With the reason, or the nearest name; a source has no producer, and so none of its properties."""
     with pytest.raises(ConfigurationError, match=message):
-        connection(KafkaClientSettings(**{**SASL, **change}))
+        connection(KafkaSourceSettings(type="kafka", topics=["a"], client=properties))
+
+
+def test_each_client_takes_the_properties_that_are_its_own() -> None:
+    """Those that all know go to all, the others where they belong."""
+    properties = {"request_timeout_ms": 5000, "fetch_max_wait_ms": 50, "compression_type": "zstd"}
+    settings = KafkaClientSettings(client=properties)
+    everywhere = {"request_timeout_ms": 5000}
+    assert not connection(settings).items() & (properties.items() - everywhere.items())
+    assert connection(settings).items() >= everywhere.items()
+    assert consumer_arguments(settings).items() >= (everywhere | {"fetch_max_wait_ms": 50}).items()
+    assert producer_arguments(settings).items() >= (everywhere | {"compression_type": "zstd"}).items()
+
+
+def test_the_guarded_properties_are_the_clients() -> None:
+    """A new version of the client that names one anew would open a hole."""
+    known = {name for client in (*_READERS, AIOKafkaProducer) for name in _defaults(client)}
+    assert GUARDED.keys() <= known
 
 
 def test_tls_verifies_the_broker() -> None:
@@ -119,27 +172,49 @@ class Flaky:
         Flaky.stopped += 1
 
 
+NOBODY = KafkaClientSettings(bootstrap_servers="127.0.0.1:1")
+
+
+@pytest.fixture
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three attempts, one after the other."""
+    monkeypatch.setattr(kafka_client, "_PAUSES_S", (0.02, 0.02, 9.0))
+    monkeypatch.setattr(kafka_client, "_FIRST_S", 0.5)
+    monkeypatch.setattr(kafka_client, "_reached", set())
+    monkeypatch.setattr(Flaky, "made", 0)
+    monkeypatch.setattr(Flaky, "stopped", 0)
+
+
+@pytest.mark.usefixtures("impatience")
 @pytest.mark.parametrize(
     ("error", "starts_at", "made"),
     [
         (NodeNotReadyError(), 3, 3),
-        (NodeNotReadyError(), 9, 4),
-        (OSError("refused"), 9, 4),
+        (NodeNotReadyError(), 9, 3),
+        (OSError("refused"), 9, 3),
         (kafka_client.KafkaError(), 9, 1),
     ],
 )
-async def test_a_client_is_tried_again_where_that_can_help(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, starts_at: int, made: int
-) -> None:
+async def test_a_client_is_tried_again_where_that_can_help(error: Exception, starts_at: int, made: int) -> None:
     """A new one each time, the failed ones closed; at once where the broker refused us for good."""
-    monkeypatch.setattr(kafka_client, "_PATIENCE_S", (0.001,) * 3)
-    monkeypatch.setattr(Flaky, "made", 0)
-    monkeypatch.setattr(Flaky, "stopped", 0)
-    will_start = starts_at <= 4
-    with nullcontext() if will_start else pytest.raises(SourceError, match="a broker at a:1"):
-        await opened(lambda: Flaky(starts_at, error), "here", SourceError, "a:1")
+    will_start = starts_at <= 3
+    with nullcontext() if will_start else pytest.raises(SourceError, match=r"a broker at 127.*got .*Connect call fai"):
+        await opened(lambda: Flaky(starts_at, error), "here", SourceError, NOBODY)
     assert Flaky.made == made
     assert Flaky.stopped == (made - 1 if will_start else made)
+
+
+@pytest.mark.usefixtures("impatience")
+async def test_a_broker_that_answered_before_is_waited_for_longer() -> None:
+    """It is being restarted, where one that never did may be misspelt."""
+    await opened(lambda: Flaky(1, OSError()), "here", SourceError, NOBODY)
+    waiting = asyncio.create_task(opened(lambda: Flaky(9, OSError()), "here", SourceError, NOBODY))
+    await asyncio.sleep(1)
+    assert not waiting.done()
+    assert Flaky.made == 1 + 3, "the pauses grow"
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
 
 
 class NeverCommits:

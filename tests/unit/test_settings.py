@@ -16,6 +16,7 @@ sources:
     type: kafka
     topics: [pumps]
 """
+SASL = "    security_protocol: SASL_SSL\n    username: reader\n"
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +82,7 @@ class TestLayers:
         """A password of digits and a pattern in brackets are not numbers and lists."""
         monkeypatch.setenv("TIDEWARDEN_SOURCES__MY_PLANT__PASSWORD", "0123")
         monkeypatch.setenv("TIDEWARDEN_DETECTORS__DEFAULT__MATCH__STREAM", "[a-z]+")
-        settings = load(written(KAFKA))
+        settings = load(written(KAFKA + SASL))
         assert settings.sources["my-plant"].password.get_secret_value() == "0123"
         assert settings.detectors["default"].match.stream == "[a-z]+"
 
@@ -111,7 +112,7 @@ class TestSecrets:
     def test_secrets_are_never_repeated(self, written):
         """Neither a message nor a printed configuration holds one."""
         assert "hunter2" not in complaint(written(KAFKA + "    password: [hunter2]\n"))
-        settings = load(written(KAFKA + "    password: hunter2\n"))
+        settings = load(written(KAFKA + SASL + "    password: hunter2\n"))
         assert "hunter2" not in repr(settings) + settings.model_dump_json()
 
 
