@@ -1,4 +1,4 @@
-"""Align: put each sample after the one before it in its stream, and refuse what comes late or twice.
+"""The order of a stream's samples.
 
 Given samples sorted by stream, in record order within a stream, and each stream's last accepted event time, it says
 which samples are accepted and how long after its predecessor each came. Only accepted samples count as predecessors.
@@ -37,22 +37,28 @@ def align(slots: Int64, event_ns: Int64, last_ns: Int64) -> Aligned:
         event_ns: Event time of each sample, at least 0.
         last_ns: Last accepted event time of each sample's stream before this batch, NO_TIME where there is none.
     """
+    before = highest_before(firsts(slots), event_ns, last_ns)
+    elapsed_ns = np.where(before == NO_TIME, 0, event_ns - before)
+    return Aligned(event_ns > before, event_ns == before, elapsed_ns)
+
+
+def firsts(slots: Int64) -> NDArray[np.bool_]:
+    """(n,) which are the first of their slot."""
     is_first = np.empty(len(slots), np.bool_)
     is_first[:1] = True
     np.not_equal(slots[1:], slots[:-1], out=is_first[1:])
+    return is_first
+
+
+def highest_before(is_first: NDArray[np.bool_], event_ns: Int64, last_ns: Int64) -> Int64:
+    """(n,) the highest time of each one's stream before it. What is late never exceeds it, so it may count as well."""
     before = last_ns.copy()
     before[1:] = np.where(is_first[1:], last_ns[1:], event_ns[:-1])
-    accepted = event_ns > before
-    if not accepted.all():
-        # The last accepted time is the highest so far: what is late or a duplicate never exceeds it.
-        before = _highest_before(is_first, event_ns, last_ns)
-        accepted = event_ns > before
-    elapsed_ns = np.where(before == NO_TIME, 0, event_ns - before)
-    return Aligned(accepted, event_ns == before, elapsed_ns)
+    return before if (event_ns >= before).all() else _running_highest(is_first, event_ns, last_ns)
 
 
-def _highest_before(is_first: NDArray[np.bool_], event_ns: Int64, last_ns: Int64) -> Int64:
-    """Per sample, the highest time of its stream before it.
+def _running_highest(is_first: NDArray[np.bool_], event_ns: Int64, last_ns: Int64) -> Int64:
+    """The same where times fall.
 
     A running maximum that starts anew with each stream: times are replaced by their ranks, to which a stream's number
     times the number of ranks is added, so that one accumulate over everything never carries from stream to stream.
