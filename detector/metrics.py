@@ -132,6 +132,15 @@ class Metrics:
         self.fallbacks = self._counter(
             "checkpoint_fallbacks", "Restores from an older manifest because a newer one was damaged.", *_SHARD
         )
+        self.positions_lost = self._counter(
+            "positions_lost", "Positions that were gone from the source before they could be read.", *_SHARD
+        )
+        self.carried_over = self._counter(
+            "streams_carried_over", "Streams whose memory went over to another bundle at a restore.", *_SHARD
+        )
+        self.memory_lost = self._counter(
+            "streams_memory_lost", "Streams whose memory was given up by `run --cold`.", *_SHARD
+        )
         self.restore_seconds = self._histogram("restore_seconds", "One restore of one shard.", _SECONDS)
         self.restored_rows = self._counter("restored_rows", "Streams restored from checkpoints.")
         self.replay = self._counter("replay_records", "Records to catch up with at restores (files: bytes).")

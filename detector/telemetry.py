@@ -95,8 +95,23 @@ class Telemetry:
         ours = sum(mine.source == source for mine in self.status.shards.values())
         self._metrics.shards.labels(source).set(ours)
 
-    def restored(self, shard: Shard, position: int, *, seconds: float = 0.0, rows: int = 0, replay: int = 0) -> None:
-        """A shard goes on at `position` with `rows` streams of a checkpoint, `replay` positions behind the end."""
+    def restored(
+        self,
+        shard: Shard,
+        position: int,
+        *,
+        seconds: float = 0.0,
+        rows: int = 0,
+        replay: int = 0,
+        positions_lost: int = 0,
+        carried_over: int = 0,
+        memory_lost: int = 0,
+    ) -> None:
+        """A shard goes on at `position` with `rows` streams of a checkpoint, `replay` positions behind the end.
+
+        On the way `positions_lost` turned out to be gone from the source, the memory of `carried_over` streams went to
+        another bundle, and that of `memory_lost` was given up.
+        """
         mine = self.status.shards[shard]
         mine.is_restored, mine.next_position, mine.streams = True, position, rows
         self._metrics.next_position.labels(*mine.labels).set(position)
@@ -105,6 +120,9 @@ class Telemetry:
         self._metrics.restore_seconds.observe(seconds)
         self._metrics.restored_rows.inc(rows)
         self._metrics.replay.inc(replay)
+        self._metrics.positions_lost.labels(*mine.labels).inc(positions_lost)
+        self._metrics.carried_over.labels(*mine.labels).inc(carried_over)
+        self._metrics.memory_lost.labels(*mine.labels).inc(memory_lost)
 
     def draining(self) -> None:
         """Polling has ended for good; what is in flight is finished."""

@@ -38,8 +38,10 @@ from detector.checkpoint.base import (
     needs_base,
     segment_name,
 )
-from detector.checkpoint.format import ArenaLineage, Manifest, Segment, encode_manifest, encode_segment, segment_of
+from detector.checkpoint.format import Manifest, Segment, encode_manifest, encode_segment, segment_of
 from detector.checkpoint.history import History
+from detector.checkpoint.lineage import Identity as Identity  # what a Checkpointer is told, from here on
+from detector.checkpoint.lineage import with_rows
 from detector.clock import Clock
 from detector.errors import CheckpointError, FencedError
 from detector.records import ArenaRows, Shard, Snapshot
@@ -49,6 +51,7 @@ from detector.sources.base import Source
 
 _T = TypeVar("_T")
 _LONGEST_BACKOFF_S = 60.0
+_COLLECT_FROM_EPOCH = 2  # until then what was there before a cold start stays, in case it was a mistake
 
 
 class Memory(Protocol):
@@ -76,16 +79,6 @@ class Memory(Protocol):
     ) -> None:
         """Start from a checkpoint, or from nothing at a position."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What is running, as a manifest remembers it."""
-
-    bundles: Mapping[str, tuple[str, str]]
-    """Per detector its bundle's SHA-256 and its `name@version`."""
-    configuration: str
-    numerics: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +150,7 @@ class Checkpointer:
     async def take(self, *, is_replaying: bool) -> Taken:
         """Step 1. Call at a wave boundary, after the outputs of everything before it were handed to the sinks."""
         # 1. Wave boundary.
-        full = needs_base(self.manifest.segments) or self._history.is_due(self._clock.now_ns())
+        full = self.manifest.mixed or needs_base(self.manifest.segments) or self._history.is_due(self._clock.now_ns())
         snapshot = await self._on_engine(lambda: self._memory.snapshot(full=full))
         marks = dict(self.manifest.alert_marks)
         if not is_replaying:
@@ -226,9 +219,9 @@ class Checkpointer:
             alert_marks=taken.alert_marks,
             anchor=await self._source.anchor(self.shard, position),
             segments=segments,
-            arenas=_with_new(self.manifest.arenas, taken.snapshot.arenas, self._identity),
             created=created(self._clock),
         )
+        manifest = with_rows(manifest, taken.snapshot.arenas, self._identity, full=taken.snapshot.full)
         await write_manifest(self._store, manifest)
         return manifest
 
@@ -239,6 +232,8 @@ class Checkpointer:
         self._history.add(manifest)
 
     async def _collect_garbage(self) -> None:
+        if self.manifest.epoch < _COLLECT_FROM_EPOCH:
+            return
         names = await self._store.names(self.shard)
         await self._history.learn(self._store, self.shard, names)
         kept = self._history.within(self._clock.now_ns())
@@ -291,16 +286,3 @@ def created(clock: Clock) -> str:
 
 def _row_count(snapshot: Snapshot) -> int:
     return sum(len(arena.streams) for arena in snapshot.arenas)
-
-
-def _with_new(known: Sequence[ArenaLineage], rows: Sequence[ArenaRows], identity: Identity) -> list[ArenaLineage]:
-    """The arenas in order of first sight; that order is part of the memory."""
-    lineage = list(known)
-    for arena in rows:
-        label = identity.bundles[arena.detector][1]
-        entry = ArenaLineage(
-            detector=arena.detector, bundle_sha256=arena.bundle_sha256, bundle=label, channels=arena.channels
-        )
-        if entry not in lineage:
-            lineage.append(entry)
-    return lineage

@@ -2,13 +2,14 @@
 
     1. Claim       a fence higher than any before; a former owner's manifests are refused from here on
     2. Load        the newest manifest that is whole together with its rows; damaged ones are passed over, and named
-    3. Lineage     same topic, same bundles
-    4. Position    the source still has what follows it, and the anchor before it is unchanged
+    3. Fit         same topic, bundles that know these rows, a source that still has what follows: by policies.py
+    4. Carry       rows of a bundle that runs no more become rows of the one that does
     5. Alerts      ids that stand on each output behind the manifest's mark: the replay will not send them again
     6. Take over   the same manifest under the new fence; without one: a first manifest that pins where we began
     7. Rows        handed to the engine
 
-A cold start is never silent: it happens where a shard has no manifest at all, by the source's `start` policy.
+A cold start is never silent: it happens where a shard has no manifest at all, by the source's `start` policy, or where
+what it has cannot be used and the operator said `--cold`.
 """
 
 from __future__ import annotations
@@ -21,12 +22,16 @@ from typing import Literal
 
 import msgspec
 
+from detector.checkpoint import cold_start
 from detector.checkpoint.base import Store, fence_name, highest_fence, manifests_newest_first
-from detector.checkpoint.format import Manifest, decode_manifest, decode_segment, merge
-from detector.checkpoint.policies import changed, check_anchor, check_lineage, check_position
+from detector.checkpoint.cold_start import lost_memory
+from detector.checkpoint.format import Manifest, decode_manifest
+from detector.checkpoint.lineage import COLD_HINT
+from detector.checkpoint.policies import Policies, fit, tell
 from detector.checkpoint.protocol import Identity, Memory, created, marks_now, write_manifest
+from detector.checkpoint.segments import read_segments
 from detector.clock import Clock
-from detector.errors import CheckpointError, CorruptCheckpointError
+from detector.errors import CheckpointError, CorruptCheckpointError, LineageError
 from detector.records import NO_TIME, ArenaRows, Shard
 from detector.sinks.base import Sink
 from detector.sources.base import Bounds, Source
@@ -43,6 +48,7 @@ class Loaded:
 
     manifest: Manifest
     arenas: list[ArenaRows]
+    """Base first; `format.merge` makes one of them."""
     passed_over: list[CorruptCheckpointError]
 
 
@@ -55,12 +61,16 @@ class Restored:
     """There was no checkpoint: a cold start."""
     rows: int
     passed_over: list[CorruptCheckpointError]
-    changed: list[str]
-    """Which of configuration and numerics are not what they were when the checkpoint was made."""
     replay_until: int
     """Outputs of positions below it may have been sent before."""
     known_alerts: dict[str, frozenset[str]] = field(default_factory=dict)
     """Per sink the ids that stand there already."""
+    positions_lost: int = 0
+    """Records that were gone from the source before they could be read."""
+    carried_over: int = 0
+    """Streams whose rows were made by another bundle than the one that goes on with them."""
+    memory_lost: int = 0
+    """Streams that a cold start by `--cold` gave up."""
 
 
 async def restore(
@@ -74,6 +84,7 @@ async def restore(
     alerts: Mapping[str, Sink],
     identity: Identity,
     clock: Clock,
+    policies: Policies = Policies(),
 ) -> Restored:
     """Bring a shard's memory back and say from where to read on.
 
@@ -85,19 +96,31 @@ async def restore(
     """
     # 1. Claim.
     fence = await claim(store, shard)
-    # 2. Load.
-    loaded = await load(store, shard)
-    bounds = await source.bounds(shard, None if loaded is None else loaded.manifest.position)
-    if loaded is None:
+    lost = None
+    try:
+        # 2. Load.
+        loaded = await load(store, shard)
+        bounds = await source.bounds(shard, None if loaded is None else loaded.manifest.position)
+        # 3. Fit.
+        fitted = None
+        if loaded is not None:
+            where = f"{shard} in {store.where(shard)}"
+            fitted = await fit(loaded.manifest, shard, where, bounds, source, identity, policies)
+    except (LineageError, CorruptCheckpointError) as refusal:
+        if not policies.cold:
+            raise
+        lost = await lost_memory(store, shard, refusal)
+        cold_start.tell(lost, shard)
+        loaded = fitted = None
+        bounds = await source.bounds(shard, lost.position)
+    if loaded is None or fitted is None:
         manifest = await _first(shard, start, bounds, source, alerts)
-        arenas, passed_over, known = [], [], {}
+        arenas, passed_over, known, moved = [], [], {}, 0
     else:
-        manifest, arenas, passed_over = loaded.manifest, loaded.arenas, loaded.passed_over
-        # 3. Lineage.
-        check_lineage(manifest, shard, identity)
-        # 4. Position.
-        check_position(manifest, bounds)
-        await check_anchor(manifest, bounds, source)
+        manifest, passed_over, moved = fitted.manifest, loaded.passed_over, fitted.carry.moved(loaded.arenas)
+        # 4. Carry.
+        arenas = await asyncio.to_thread(lambda: [fitted.carry(rows) for rows in loaded.arenas])
+        tell(fitted, shard, moved)
         # 5. Alerts.
         known = await _known_alerts(manifest, alerts)
     # 6. Take over.
@@ -121,11 +144,13 @@ async def restore(
     return Restored(
         manifest=manifest,
         is_new=loaded is None,
-        rows=sum(len(arena.streams) for arena in arenas),
+        rows=memory.streams,
         passed_over=passed_over,
-        changed=changed(loaded.manifest, identity) if loaded else [],
         replay_until=bounds.high if loaded else manifest.position,
         known_alerts=known,
+        positions_lost=fitted.gap.end - fitted.gap.start if fitted and fitted.gap else 0,
+        carried_over=moved,
+        memory_lost=len(lost.streams) if lost else 0,
     )
 
 
@@ -153,27 +178,22 @@ async def load(store: Store, shard: Shard) -> Loaded | None:
             passed_over.append(error)
     if passed_over:
         raise CorruptCheckpointError(
-            shard,
+            f"{shard} in {store.where(shard)}",
             "every manifest is damaged",
             expected="a whole one",
             got=passed_over[0],
-            hint="bring the checkpoint folder back from a backup, or move it away to start without memory",
+            hint=f"bring the files back from a backup, {COLD_HINT}",
         )
     return None
 
 
 async def load_rows(store: Store, manifest: Manifest) -> list[ArenaRows]:
-    """All rows that a manifest names, deltas laid over their base."""
-    segments = []
-    for segment in manifest.segments:
-        data = await store.read(manifest.shard, segment.name)
-        where = f"{manifest.shard}/{segment.name}"
-        segments.append(await asyncio.to_thread(decode_segment, data, segment, where))
-    return await asyncio.to_thread(merge, segments)
+    """All rows that a manifest names, base first; whoever takes them in turn ends with the last row of each stream."""
+    return await read_segments(store, manifest.shard, manifest.segments)
 
 
 async def _first(shard: Shard, start: Start, bounds: Bounds, source: Source, alerts: Mapping[str, Sink]) -> Manifest:
-    """What a shard without a checkpoint begins with."""
+    """What a shard begins with that has no memory; alerts that stand on the outputs already are another memory's."""
     if start == "fail":
         raise CheckpointError(
             shard, "no checkpoint, and start is fail", hint="set start to earliest or latest for the first start"
@@ -190,6 +210,7 @@ async def _first(shard: Shard, start: Start, bounds: Bounds, source: Source, ale
         alert_marks=await marks_now(shard, alerts),
         anchor=await source.anchor(shard, position),
         decide_version=DECIDE_VERSION,
+        partitions=await source.partitions(shard),
     )
 
 

@@ -175,6 +175,10 @@ class StumblingStore:
     def __init__(self, world: World, inner: Store) -> None:
         self._world, self._inner = world, inner
 
+    def where(self, shard: Shard) -> str:
+        """As the store says."""
+        return self._inner.where(shard)
+
     async def names(self, shard: Shard) -> list[str]:
         """As the store says."""
         return await self._inner.names(shard)
