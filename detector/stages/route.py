@@ -5,7 +5,8 @@ match holds takes it for good, and gives it a row in the arena of its channels:
 
     declared in the configuration > the bundle's own names > those of the stream's first sample
 
-Values come out in the arena's order of channels, NaN where a record does not bring one.
+Values come out in the arena's order of channels, NaN where a record does not bring one. A narrow record brings one
+channel's value; which channels make a sample must be declared then, and one of another channel is left out.
 """
 
 from __future__ import annotations
@@ -47,11 +48,14 @@ class Batch:
     """(m,) which sample."""
     slots: Int64
     values: Float64
-    """(m, C) raw units, NaN where missing."""
+    """(m, C) raw units, NaN where missing; of narrow records (m,)."""
+    columns: NDArray[np.intp] | None = None
+    """Narrow records only: (m,) which of the arena's channels each value is of."""
 
     def take(self, which: NDArray[np.intp] | NDArray[np.bool_]) -> Batch:
         """Those of its samples; each slot's stay in their order."""
-        return Batch(self.arena, self.at[which], self.slots[which], self.values[which])
+        columns = None if self.columns is None else self.columns[which]
+        return Batch(self.arena, self.at[which], self.slots[which], self.values[which], columns)
 
 
 @dataclass(slots=True)
@@ -88,6 +92,11 @@ class Router:
             at = np.flatnonzero(arenas == arena)
             slots, order = _sorted(slot_of(codes[at]))
             at = at[order]
+            if samples.channel_of is not None:
+                self._add_narrow(
+                    samples, samples.channel_of[at], Batch(arena, at, slots, samples.cells[0][at, 0]), routed
+                )
+                continue
             values = self._values(samples, at, self.arenas[arena].channels, routed)
             self._add_batch(samples, Batch(arena, at, slots, values), routed)
         return routed
@@ -121,20 +130,28 @@ class Router:
                 if isinstance(admitted, Reason):
                     routed.rejects.append(_reject(samples, at, admitted))
                     continue
+                if admitted is None:
+                    routed.unknown_channels += 1
+                    continue
                 routed.streams_created += 1
                 code = self.slots.add(stream, admitted, self.arenas[admitted].create(stream, labels))
             codes[at] = code
 
-    def _place(self, samples: Samples, at: int, stream: str, labels: dict[str, str]) -> int | Reason:
-        """The arena of a new stream, or why it gets none. A sample that cannot be scored makes no row."""
+    def _place(self, samples: Samples, at: int, stream: str, labels: dict[str, str]) -> int | Reason | None:
+        """The arena of a new stream, or why it gets none. A sample that cannot be scored makes no row.
+
+        None for a narrow record of a channel that is left out.
+        """
         claim = self._first_match(stream, labels)
         if claim is None:
             return Reason.UNWANTED
-        shape = samples.shapes[samples.shape_of[at]]
+        shape = _shape(samples, at)
         channels = self._claims[claim].channels or shape
         columns = _columns(channels, shape)
         if columns.unknown and self._rejects_unknown:
             return Reason.UNKNOWN_CHANNEL
+        if columns.unknown and samples.channel_of is not None:
+            return None
         if columns.unknown and np.isnan(_row(samples, at)[columns.source]).all():
             return Reason.NOTHING_OBSERVED
         if len(self.slots) >= self._max_streams:
@@ -171,6 +188,21 @@ class Router:
         if len(batch.at):
             routed.batches.append(batch)
 
+    def _add_narrow(self, samples: Samples, channel_of: NDArray[np.intp], batch: Batch, routed: Routed) -> None:
+        """Add one-channel values, `channel_of` (m,) saying whose; of those that the stream does not have, none."""
+        [names] = samples.shapes
+        columns = _columns_of(self.arenas[batch.arena].channels, names)[channel_of]
+        batch.columns = columns
+        is_known = columns >= 0
+        if not is_known.all():
+            unknown = batch.at[~is_known].tolist()
+            routed.unknown_channels += len(unknown)
+            if self._rejects_unknown:
+                routed.rejects += [_reject(samples, at, Reason.UNKNOWN_CHANNEL) for at in unknown]
+            batch = batch.take(is_known)
+        if len(batch.at):
+            routed.batches.append(batch)
+
 
 def _sorted(slots: Int64) -> tuple[Int64, Int64]:
     """Slots sorted, and the stable order that sorts them; ten times faster than `argsort` on slots in any order."""
@@ -197,6 +229,19 @@ def _columns(channels: tuple[str, ...], shape: tuple[str, ...]) -> _Columns:
     return _Columns(source, target, len(shape) - len(known))
 
 
+@lru_cache(maxsize=1024)
+def _columns_of(channels: tuple[str, ...], names: tuple[str, ...]) -> NDArray[np.intp]:
+    """Which of the channels each name is, -1 where none."""
+    column = {name: number for number, name in enumerate(channels)}
+    return np.array([column.get(name, -1) for name in names], np.intp)
+
+
+def _shape(samples: Samples, at: int) -> tuple[str, ...]:
+    """The channels that a record brings."""
+    shape = samples.shapes[samples.shape_of[at]]
+    return shape if samples.channel_of is None else (shape[samples.channel_of[at]],)
+
+
 def _row(samples: Samples, at: int) -> Float64:
     shape = samples.shape_of[at]
     row: Float64 = samples.cells[shape][np.count_nonzero(samples.shape_of[:at] == shape)]
@@ -204,7 +249,7 @@ def _row(samples: Samples, at: int) -> Float64:
 
 
 def _reject(samples: Samples, at: int, reason: Reason) -> Reject:
-    detail = samples.streams[at] if reason is not Reason.UNKNOWN_CHANNEL else str(samples.shapes[samples.shape_of[at]])
+    detail = samples.streams[at] if reason is not Reason.UNKNOWN_CHANNEL else str(_shape(samples, at))
     return Reject(int(samples.index[at]), int(samples.positions[at]), reason, detail)
 
 
