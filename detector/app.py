@@ -7,6 +7,8 @@
     5. Pipeline   until SIGTERM, Ctrl-C, the end of finite sources, or the first failure
     6. Stop       in reverse, each bounded
 
+A failure that may pass, such as a broker that went away, leads from 5 over 6 back to 3: see `supervision`.
+
 SIGTERM and Ctrl-C drain: polling stops, what is in flight is finished, every shard gets a last checkpoint and is
 committed. A second signal ends the process at once; so could the power, and nothing would be lost either way.
 """
@@ -29,6 +31,7 @@ import structlog
 from detector.admin import Server, serve
 from detector.bundles import default_path
 from detector.checkpoint.base import Store
+from detector.checkpoint.policies import Policies
 from detector.checkpoint.protocol import Identity
 from detector.checkpoint.stores import make_store
 from detector.clock import Clock, SystemClock
@@ -38,12 +41,13 @@ from detector.model.bundle import Bundle, read_bundle
 from detector.model.session import Session
 from detector.pipeline import Input, Pipeline
 from detector.records import Shard
-from detector.settings import RecordSettings, Settings, SinkSettings, parse_history
+from detector.settings import KafkaSourceSettings, RecordSettings, Settings, SinkSettings, SourceSettings, parse_history
 from detector.sinks import make_sink
 from detector.sinks.base import Sink
 from detector.sinks.deliver import Deliveries
 from detector.sources import make_source
 from detector.sources.base import Source
+from detector.supervision import Supervisor
 from detector.telemetry import Telemetry
 
 _DRAIN_S = 20.0  # of the 30 s that Kubernetes grants; the rest is for closing connections
@@ -56,8 +60,16 @@ _log = structlog.get_logger(__name__)
 class App:
     """One daemon. `run` returns when it has drained, and raises the first failure."""
 
-    def __init__(self, settings: Settings, *, telemetry: Telemetry | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        telemetry: Telemetry | None = None,
+        clock: Clock | None = None,
+        cold: bool = False,
+    ) -> None:
         self.settings = settings
+        self._cold = cold  # shards whose checkpoint cannot be used start without memory
         self.clock = clock or SystemClock()
         self.telemetry = telemetry or Telemetry(clock=self.clock)
         self.server: Server | None = None
@@ -85,8 +97,6 @@ class App:
             except asyncio.CancelledError:
                 if not self._ended_early():
                     raise
-            except ExceptionGroup as failures:
-                raise first(failures) from failures
 
     def drain(self) -> None:
         """Stop polling, finish what is in flight, make the last checkpoints; `run` then returns."""
@@ -116,6 +126,23 @@ class App:
             self.server = await serve(self.settings.http, self.telemetry)
             parts.push_async_callback(self.server.stop)
             _log.info("serving status and metrics", url=f"http://{self.settings.http.host}:{self.server.port}")
+            await self._supervise(detectors, identity_of(self.settings, detectors, numerics))
+        _log.info("stopped")
+
+    async def _supervise(self, detectors: Sequence[Detector], identity: Identity) -> None:
+        """Steps 3 to 6, and again after a failure that may pass."""
+        supervisor = Supervisor(self.telemetry, self.clock)
+        while True:
+            try:
+                return await self._connect_and_run(detectors, identity, supervisor)
+            except Exception as failure:
+                pause_s = supervisor.pause_after(failure, is_draining=self._is_draining)
+            # Not in the handler: as long as the failure lives, the engines of its frames live with it.
+            await asyncio.sleep(pause_s)
+            self.telemetry.awaited(self.settings.sources)
+
+    async def _connect_and_run(self, detectors: Sequence[Detector], identity: Identity, supervisor: Supervisor) -> None:
+        async with AsyncExitStack() as parts:
             # 3. Sinks.
             deliveries = make_deliveries(self.settings)
             for sink in deliveries.all():
@@ -127,12 +154,14 @@ class App:
             for each in inputs:
                 await _start(each.source, parts)
             # 5. Pipeline.
-            identity = identity_of(self.settings, detectors, numerics)
+            supervisor.began()
             self.pipeline = self._make_pipeline(inputs, deliveries, store, identity)
-            with rare_collections():
-                await self._until_drained(self.pipeline)
+            try:
+                with rare_collections():
+                    await self._until_drained(self.pipeline)
+            finally:
+                self.pipeline = None
             # 6. Stop: the stack, in reverse.
-        _log.info("stopped")
 
     async def _until_drained(self, pipeline: Pipeline) -> None:
         try:
@@ -160,7 +189,8 @@ class App:
     def _input(self, name: str, detectors: Sequence[Detector]) -> Input:
         settings = self.settings.sources[name]
         new_engine = partial(self._new_engine, record=settings.record, detectors=detectors)
-        return Input(make_source(name, settings, self.clock), settings.start, new_engine)
+        policies = policies_of(settings, cold=self._cold)
+        return Input(make_source(name, settings, self.clock), settings.start, new_engine, policies)
 
     def _new_engine(self, shard: Shard, *, record: RecordSettings, detectors: Sequence[Detector]) -> Engine:
         sinks = self.settings.sinks
@@ -232,15 +262,15 @@ def identity_of(settings: Settings, detectors: Sequence[Detector], numerics: str
         "max_streams": settings.engine.max_streams,
     }
     configuration = hashlib.sha256(msgspec.json.encode(matters)).hexdigest()
-    return Identity(bundles, configuration, numerics)
+    models = {detector.name: detector.bundle for detector in detectors}
+    return Identity(bundles, configuration, numerics, models)
 
 
-def first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first failure in a group of groups; what failed because of it was cancelled or comes later."""
-    found: BaseException = failures
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found
+def policies_of(settings: SourceSettings, *, cold: bool = False) -> Policies:
+    """What the operator said of a source for the day when a checkpoint no longer fits."""
+    if isinstance(settings, KafkaSourceSettings):
+        return Policies(settings.on_data_loss, settings.on_partitions_changed, cold)
+    return Policies(cold=cold)
 
 
 def _sinks(settings: Mapping[str, SinkSettings]) -> dict[str, Sink]:
@@ -248,8 +278,20 @@ def _sinks(settings: Mapping[str, SinkSettings]) -> dict[str, Sink]:
 
 
 async def _start(part: Source | Sink | Store, parts: AsyncExitStack) -> None:
-    parts.push_async_callback(part.stop)  # before the start: safe after a failed one, and frees what it took
+    parts.push_async_exit(partial(_stop, part))  # before the start: safe after a failed one, and frees what it took
     await part.start()
+
+
+async def _stop(
+    part: Source | Sink | Store, kind: type[BaseException] | None, failure: BaseException | None, _: object
+) -> None:
+    """Stop a part; what goes wrong there counts only where nothing else did."""
+    try:
+        await part.stop()
+    except TidewardenError as error:
+        if failure is None:
+            raise
+        _log.warning("did not stop cleanly", error=str(error))
 
 
 @contextlib.contextmanager

@@ -54,6 +54,9 @@ class Metrics:
         self.started = self._gauge("start_timestamp_seconds", "When the daemon started, Unix time.")
         self.ready = self._gauge("ready", "1 while assigned, restored and self-tested, else 0.")
         self.shards = self._gauge("shards", "Shards that are ours now.", "source")
+        self.rebuilds = self._counter(
+            "client_rebuilds", "Times that all connections were built anew; what failed: source, sink, store.", "what"
+        )
         self.loop_lag = self._histogram(
             "loop_lag_seconds", "How late the event loop ran a timer; more than 0.1 s is trouble.", _SECONDS
         )

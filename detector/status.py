@@ -100,6 +100,10 @@ class Status:
     is_tested: bool = False
     """The self-test of the model runtime passed."""
     is_draining: bool = False
+    failure: str | None = None
+    """Why all connections are being built anew; None while they stand."""
+    checkpoints: int = 0
+    """How many became durable since the start."""
     bundles: dict[str, BundleStatus] = field(default_factory=dict)
     shards: dict[Shard, ShardStatus] = field(default_factory=dict)
     alerts: deque[Alert] = field(default_factory=lambda: deque(maxlen=_ALERTS_KEPT))
@@ -114,6 +118,8 @@ class Status:
         reasons = []
         if not self.is_tested:
             reasons.append("the self-test of the model has not passed yet")
+        if self.failure is not None:
+            reasons.append(f"building all connections anew, after {self.failure}")
         reasons += [f"source {source} has not assigned shards yet" for source in sorted(self.awaited)]
         reasons += [f"shard {shard} is not restored yet" for shard, mine in self.shards.items() if not mine.is_restored]
         if self.is_draining:

@@ -79,6 +79,18 @@ class Telemetry:
         """These sources are going to say which shards are ours; until then we are not ready."""
         self.status.awaited = set(sources)
 
+    def connected(self) -> None:
+        """Sinks, store and sources are there, the pipeline begins."""
+        self.status.failure = None
+
+    def rebuilding(self, what: str, failure: str) -> None:
+        """A source, sink or store failed: all connections are built anew, and no shard is ours until then."""
+        self._metrics.rebuilds.labels(what).inc()
+        sources = {shard.source for shard in self.status.shards.values()}
+        for source in sources:
+            self.assigned(source, [], [shard for shard, mine in self.status.shards.items() if mine.source == source])
+        self.status.failure = failure
+
     def self_tested(self) -> None:
         """The model runtime gave the bits that it must give, on this machine."""
         self.status.is_tested = True
@@ -244,6 +256,7 @@ class Telemetry:
 
     def checkpointed(self, shard: Shard, *, position: int, seconds: float, rows: int, size_bytes: int) -> None:
         """A manifest is durable that says: everything below `position` is kept."""
+        self.status.checkpoints += 1
         self._metrics.checkpoint_seconds.observe(seconds)
         if mine := self.status.shards.get(shard):
             mine.checkpoint_position, mine.checkpoint_ns = position, self.clock.now_ns()

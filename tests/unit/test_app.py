@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from detector.app import App, first, identity_of, load_detectors, make_deliveries, rare_collections
-from detector.errors import BundleError, CheckpointError, SinkError, TidewardenError
+from detector.app import App, identity_of, load_detectors, make_deliveries, rare_collections
+from detector.errors import BundleError, CheckpointError
 from tests.scenarios.daemon import BUNDLE, append, configuration, lines, settings, start
 
 
@@ -94,13 +94,6 @@ async def test_the_first_failure_ends_the_daemon_and_is_told(tmp_path: Path) -> 
     with pytest.raises(CheckpointError, match="state") as caught:
         await asyncio.wait_for(App(settings(tmp_path)).run(), 30)
     assert caught.value.exit_code == 1
-
-
-def test_the_first_of_nested_failures_is_found() -> None:
-    """Whatever came after it."""
-    cause = SinkError("out", "lost")
-    assert first(ExceptionGroup("a", [ExceptionGroup("b", [cause, ValueError()]), KeyError()])) is cause
-    assert isinstance(cause, TidewardenError)
 
 
 def test_detectors_share_a_bundle_and_its_session(tmp_path: Path) -> None:
