@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.alerts import Message
-from detector.engine.lane import Detector, Lane
-from detector.engine.poll import Poll, Stopwatch, Work, blank_scores, places, unaligned, write
+from detector.engine.lane import Detector, Lane, require_channels
+from detector.engine.poll import Poll, Stopwatch, Work, blank_scores, places, unaligned, unobserved, write
 from detector.errors import LineageError
 from detector.records import (
     NO_TIME,
@@ -25,13 +25,14 @@ from detector.records import (
     Snapshot,
 )
 from detector.settings import EngineSettings, RecordSettings
-from detector.stages.align import align
+from detector.stages.align import Partials, align, join
 from detector.stages.decide import DecideWave, decide, open_slots, silence
 from detector.stages.decode import Decoder, screen
 from detector.stages.infer import WaveInput, infer
 from detector.stages.route import Batch, Router
 from detector.stages.wave import wave
 from detector.state.arena import Arena
+from detector.state.slots import arena_of, slot_of
 
 _SILENCE_EVERY = 1000  # positions between two looks for silence; docs/contract.md, Decide 5
 _NEVER = np.iinfo(np.int64).max
@@ -53,7 +54,10 @@ class Engine:
         self.shard = shard
         self._record, self._settings = record, settings
         self._scores_detail, self._report_silence = scores_detail, report_silence
-        self._lanes = [Lane(detector) for detector in detectors]
+        self._is_narrow = record.channel is not None
+        if self._is_narrow:
+            require_channels(detectors, str(shard), [shard.topic])
+        self._lanes = [Lane(detector, is_narrow=self._is_narrow) for detector in detectors]
         self._decoder = Decoder(record)
         self._decoded: tuple[Records, Samples, list[Reject]] | None = None
         self._router = self._new_router()
@@ -104,7 +108,7 @@ class Engine:
         poll = Poll(outcome, watch)
         looks = self._looks(samples, positions)
         start = 0
-        while (cut := self._next_look(samples.event_ns, start, looks)) is not None:
+        while (cut := self._next_look(samples, start, looks)) is not None:
             self._run(samples.take(np.arange(start, cut)), poll)
             self._tell_silence(poll)
             start, looks = cut, looks[looks > cut]
@@ -130,13 +134,17 @@ class Engine:
     def _score(self, samples: Samples, batch: Batch, poll: Poll) -> list[tuple[Message, Alert]]:
         """Align, wave, infer and decide over the samples of one arena."""
         arena, lane = self._router.arenas[batch.arena], self._lane_of(batch.arena)
-        aligned = align(batch.slots, samples.event_ns[batch.at], arena.last_ns[batch.slots])
+        event_ns = samples.event_ns[batch.at]
+        if batch.columns is not None:
+            batch, event_ns = self._join(samples, batch, batch.columns, event_ns, arena, poll)
+        aligned = align(batch.slots, event_ns, arena.last_ns[batch.slots])
         if not aligned.accepted.all():
             poll.outcome.rejects += unaligned(samples, batch, aligned)
+            event_ns = event_ns[aligned.accepted]
             batch, aligned = batch.take(aligned.accepted), aligned.take(aligned.accepted)
         if not len(batch.at):
             return []
-        event_ns, elapsed_s = samples.event_ns[batch.at], aligned.elapsed_ns / 1e9
+        elapsed_s = aligned.elapsed_ns / 1e9
         arena.last_ns[batch.slots] = event_ns  # where a slot comes more than once, the last one stays
         self._highest_ns = max(self._highest_ns, int(event_ns.max()))
         poll.watch.lap("align")
@@ -149,12 +157,32 @@ class Engine:
         poll.scores.setdefault(batch.arena, []).append(scores)
         return [(message, lane.alert(message, self.shard, arena)) for message in messages]
 
+    def _join(
+        self,
+        samples: Samples,
+        batch: Batch,
+        columns: NDArray[np.intp],
+        event_ns: Int64,
+        arena: Arena,
+        poll: Poll,
+    ) -> tuple[Batch, Int64]:
+        """Narrow records to the samples that they close, each standing where its closing record stands."""
+        joined = join(batch.slots, columns, event_ns, batch.values, partials_of(arena))
+        if not joined.accepted.all():
+            poll.outcome.rejects += unaligned(samples, batch, joined)
+        arena.dirty[batch.slots[joined.accepted]] = True
+        closed = Batch(batch.arena, batch.at[joined.closing], joined.slots, joined.values)
+        is_observed = np.asarray(~np.isnan(joined.values).all(axis=1), np.bool_)
+        if is_observed.all():
+            return closed, joined.event_ns
+        poll.outcome.rejects += unobserved(samples, closed.at[~is_observed])
+        return closed.take(is_observed), joined.event_ns[is_observed]
+
     def _step(self, arena: Arena, lane: Lane, work: Work, scores: Scores, poll: Poll) -> list[Message]:
         """One wave: infer, decide, and write down what they say."""
         slots, values = work.batch.slots, work.batch.values
         step = infer(lane.model, arena.state, WaveInput(slots, values, work.elapsed_s, work.event_ns), lane.clock)
         arena.dirty[slots] = True
-        arena.samples[slots] += 1
         poll.outcome.wave_s.append(poll.watch.lap("infer"))
         poll.outcome.wave_rows.append(len(slots))
         judged = DecideWave(
@@ -187,7 +215,7 @@ class Engine:
         before = np.concatenate([[self._last_position // _SILENCE_EVERY], thousands[:-1]])
         return np.unique(np.searchsorted(samples.index, np.flatnonzero(thousands > before)))
 
-    def _next_look(self, event_ns: Int64, start: int, looks: NDArray[np.intp]) -> int | None:
+    def _next_look(self, samples: Samples, start: int, looks: NDArray[np.intp]) -> int | None:
         """The first look that could find something, given the memory as it is before sample `start`.
 
         What is open now is silent once the highest time passes its last one by `resolve_after_s`. What opens, or is
@@ -198,11 +226,25 @@ class Engine:
             return None
         span_ns = min(lane.policy.resolve_after_ns for lane in self._lanes)
         oldest_ns = min((self._oldest_open_ns(number) for number in range(len(self._router.arenas))), default=_NEVER)
-        coming = event_ns[start:]
+        coming = samples.event_ns[start:]
+        ending = self._ending_ns(samples, start)
         highest = np.maximum.accumulate(np.concatenate([[self._highest_ns], coming]))[looks - start]
-        earliest = np.minimum.accumulate(np.concatenate([[_NEVER], coming]))[looks - start]
+        earliest = np.minimum.accumulate(np.concatenate([[_NEVER], ending]))[looks - start]
         due = (highest > oldest_ns) | (highest > np.minimum(earliest, _NEVER - span_ns) + span_ns)
         return int(looks[due.argmax()]) if due.any() else None
+
+    def _ending_ns(self, samples: Samples, start: int) -> Int64:
+        """The earliest time of a sample that each record from `start` on can bring: joined, one begun before it."""
+        ending = samples.event_ns[start:]
+        if samples.channel_of is not None:
+            ending = ending.copy()
+            codes = self._router.slots.codes(samples.streams[start:])
+            for number, arena in enumerate(self._router.arenas):
+                here = np.flatnonzero(arena_of(codes) == number)
+                slots = slot_of(codes[here])
+                begun = np.where(arena.join_arrived[slots].all(axis=1), _NEVER, arena.join_ns[slots])
+                ending[here] = np.minimum(ending[here], begun)
+        return ending
 
     def _oldest_open_ns(self, number: int) -> int:
         """The highest time at which no open anomaly of the arena, of those not told of, is silent yet."""
@@ -279,6 +321,11 @@ class Engine:
 
     def _lane_of(self, arena: int) -> Lane:
         return self._lanes[self._router.claim_of[arena]]
+
+
+def partials_of(arena: Arena) -> Partials:
+    """What the join of narrow records remembers."""
+    return Partials(arena.join_ns, arena.join_values, arena.join_arrived)
 
 
 def _as_slots(slots: set[int]) -> NDArray[np.intp]:

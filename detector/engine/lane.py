@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,12 +34,13 @@ class Detector:
 class Lane:
     """What the engine needs of a detector, worked out once."""
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, *, is_narrow: bool = False) -> None:
         settings, bundle = detector.settings, detector.bundle
+        self._is_narrow = is_narrow
         self.detector, self.model = detector, detector.session
         self.policy = Policy.of(settings.decide, bundle)
         self.clock = WallClock(settings.time_zone)
-        channels = bundle.channels if settings.channels is None else tuple(settings.channels)
+        channels = declared_channels(detector)
         if bundle.channels is not None and channels is not None and len(channels) != len(bundle.channels):
             raise ConfigurationError(
                 f"detectors.{detector.name}.channels",
@@ -50,7 +53,8 @@ class Lane:
     def _new_arena(self, channels: tuple[str, ...]) -> Arena:
         bundle = self.detector.bundle
         row = bundle.initial_row(len(channels))
-        return Arena(self.detector.name, bundle.sha256, channels, row, initial_decide(self.policy, 1))
+        decide = initial_decide(self.policy, 1)
+        return Arena(self.detector.name, bundle.sha256, channels, row, decide, is_narrow=self._is_narrow)
 
     def gaps(self, elapsed_s: Float64, mean_s: Float64) -> int:
         """How many samples came after a gap, by the bundle's period or else the stream's own mean elapsed."""
@@ -68,3 +72,33 @@ class Lane:
             bundle_label=self.detector.bundle.label,
             channels=arena.channels,
         )
+
+
+def declared_channels(detector: Detector) -> tuple[str, ...] | None:
+    """The channels of its streams, by the configuration or the bundle; None: those of a stream's first sample."""
+    channels = detector.settings.channels
+    return detector.bundle.channels if channels is None else tuple(channels)
+
+
+def require_channels(detectors: Sequence[Detector], where: str, topics: Sequence[str] | None) -> None:
+    """Refuse to join narrow records where nothing says which channels make a sample.
+
+    Args:
+        detectors: Those that may take the streams.
+        where: Whose records they are, for the message.
+        topics: What can be read there, so that a detector of other topics need not declare any; None: not known yet.
+
+    Raises:
+        ConfigurationError: A detector declares no channels, nor does its bundle.
+    """
+    for detector in detectors:
+        takes = detector.settings.match.topic
+        is_asked = takes is None or (topics is not None and any(re.fullmatch(takes, topic) for topic in topics))
+        if is_asked and declared_channels(detector) is None:
+            raise ConfigurationError(
+                f"detectors.{detector.name}.channels",
+                f"needed for the narrow records of {where}",
+                expected="the channels that make a sample",
+                got="none, and the bundle takes any",
+                hint="list them, such as channels: [flow, pressure]; or match a detector that does by topic",
+            )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.records import Float64, Int64, Outcome, Reason, Reject, Samples, Scores
-from detector.stages.align import Aligned
+from detector.stages.align import Aligned, Joined
 from detector.stages.decide import Decision
 from detector.stages.infer import Step
 from detector.stages.route import Batch
@@ -77,7 +77,7 @@ class Stopwatch:
         return lap_s
 
 
-def unaligned(samples: Samples, batch: Batch, aligned: Aligned) -> list[Reject]:
+def unaligned(samples: Samples, batch: Batch, aligned: Aligned | Joined) -> list[Reject]:
     """The rejects of what came late or twice."""
     refused = np.flatnonzero(~aligned.accepted)
     return [
@@ -88,6 +88,14 @@ def unaligned(samples: Samples, batch: Batch, aligned: Aligned) -> list[Reject]:
             samples.streams[at],
         )
         for at, is_duplicate in zip(batch.at[refused].tolist(), aligned.is_duplicate[refused].tolist(), strict=True)
+    ]
+
+
+def unobserved(samples: Samples, at: NDArray[np.intp]) -> list[Reject]:
+    """The rejects of samples of which every channel is missing, by the records that closed them."""
+    return [
+        Reject(int(samples.index[i]), int(samples.positions[i]), Reason.NOTHING_OBSERVED, samples.streams[i])
+        for i in at.tolist()
     ]
 
 
@@ -107,12 +115,14 @@ def blank_scores(samples: Samples, work: Work, arena: Arena, *, with_detail: boo
     count, everything = len(at), len(at) == len(samples)
     order = np.sort(at)
     shape = (count, len(arena.channels))
+    event_ns = np.empty(count, np.int64)
+    event_ns[work.place] = work.event_ns  # of a joined sample another than that of the record that closed it
     return Scores(
         detector=arena.detector,
         channels=arena.channels,
         index=samples.index if everything else samples.index[order],
         streams=samples.streams if everything else [samples.streams[i] for i in order.tolist()],
-        event_ns=samples.event_ns if everything else samples.event_ns[order],
+        event_ns=event_ns,
         positions=samples.positions if everything else samples.positions[order],
         score=np.empty(count, np.float32),
         threshold=np.empty(count, np.float32),

@@ -127,7 +127,7 @@ def _fill(table: _Table, row: NDArray[np.intp], columns: NDArray[np.intp], value
     at, cell = np.arange(len(row)), row * table.values.shape[1] + columns
     first = np.empty(table.values.size, np.intp)
     first[cell[::-1]] = at[::-1]  # of several assignments the last one stays, which is the first record
-    is_new = (first[cell] == at) & ~table.arrived.reshape(-1)[cell]
+    is_new: NDArray[np.bool_] = (first[cell] == at) & ~table.arrived.reshape(-1)[cell]
     table.values.reshape(-1)[cell[is_new]] = values[is_new]
     table.arrived.reshape(-1)[cell[is_new]] = True
     return is_new
@@ -137,7 +137,7 @@ def _close(
     table: _Table, row: NDArray[np.intp], begins: NDArray[np.bool_], is_new: NDArray[np.bool_]
 ) -> NDArray[np.intp]:
     """(rows,) which record closed each sample here, -1 where none did: rules 3 and 4."""
-    is_complete = table.arrived.all(axis=1)
+    is_complete = np.asarray(table.arrived.all(axis=1), np.bool_)
     closing = np.full(len(is_complete), -1)
     closing[row[is_new]] = np.flatnonzero(is_new)  # of several assignments the last one stays
     closing[~is_complete | ~table.is_open] = -1
