@@ -22,18 +22,20 @@ them, stably, by `message.position` (those of silence speak of an older sample: 
 
 from __future__ import annotations
 
-from detector.stages.decide.columns import DECIDE, DECIDE_VERSION
+from detector.stages.decide.columns import DECIDE, DECIDE_VERSION, OPEN, new_rows
 from detector.stages.decide.policy import Policy, initial_decide
 from detector.stages.decide.transitions import DecideWave, Decision, decide, open_slots, silence
 
 __all__ = [
     "DECIDE",
     "DECIDE_VERSION",
+    "OPEN",
     "DecideWave",
     "Decision",
     "Policy",
     "decide",
     "initial_decide",
+    "new_rows",
     "open_slots",
     "silence",
 ]

@@ -1,0 +1,189 @@
+"""Streams' memory as something that can be taken out, put in and copied: pure functions over rows, and one writer.
+
+What is put in takes the place of what a stream had, whole: one arena, one row. A copy under another name or in another
+shard starts without an open anomaly, for that has an identity of its own, made of the shard, the stream and the offset
+that fired it, and two may not speak for one; all else is carried over bit for bit, so that the same samples then give
+the same scores. Evicted rows count like the others; a row that is put in goes to the warm ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.checkpoint.base import Store, segment_name
+from detector.checkpoint.format import ArenaLineage, BundleLineage, Manifest, merge
+from detector.checkpoint.protocol import created, write_manifest
+from detector.checkpoint.restore import claim, load
+from detector.checkpoint.segments import read_segments, write_segment
+from detector.clock import Clock
+from detector.errors import CheckpointError, InputError
+from detector.records import ArenaRows
+from detector.stages.decide import new_rows, open_slots
+
+_LEARNED = ("elapsed_mean_s", "elapsed_count", "exceedances", "clusters")  # what decide knows of a stream's own rate
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """All rows of a checkpoint, each stream once."""
+
+    manifest: Manifest
+    warm: list[ArenaRows]
+    cold: list[ArenaRows]
+    """Evicted ones that no warm row replaces."""
+
+    @property
+    def arenas(self) -> list[ArenaRows]:
+        """Both."""
+        return merge([*self.warm, *self.cold])
+
+    @property
+    def streams(self) -> list[str]:
+        """All that have memory."""
+        return names(self.warm) + names(self.cold)
+
+
+async def read_held(store: Store, manifest: Manifest) -> Held:
+    """Read every row that a manifest names.
+
+    Raises:
+        CorruptCheckpointError: A segment is damaged, or the daemon has deleted it meanwhile.
+    """
+    warm = merge(await read_segments(store, manifest.shard, manifest.segments))
+    cold = merge(await read_segments(store, manifest.shard, manifest.cold))
+    replaced = set(names(warm))
+    cold = [_rows(each, _last_ns(each) >= manifest.forgotten_ns) for each in cold]
+    return Held(manifest, warm, pick(cold, lambda stream: stream not in replaced))
+
+
+def names(arenas: Iterable[ArenaRows]) -> list[str]:
+    """The streams of these rows."""
+    return [stream for rows in arenas for stream in rows.streams]
+
+
+def pick(arenas: Iterable[ArenaRows], wanted: Callable[[str], bool]) -> list[ArenaRows]:
+    """The rows of those streams that are wanted."""
+    picked = [_rows(rows, np.array([wanted(stream) for stream in rows.streams], bool)) for rows in arenas]
+    return [rows for rows in picked if rows.streams]
+
+
+def put(held: Held, rows: Sequence[ArenaRows], *, replaces: bool, where: object) -> list[ArenaRows]:
+    """The warm rows once `rows` have been put in.
+
+    Raises:
+        InputError: A stream has memory already, and nobody said to replace it.
+    """
+    coming = set(names(rows))
+    existing = sorted(coming.intersection(held.streams))
+    if existing and not replaces:
+        got = f"{len(existing)} that have: {', '.join(existing[:5])}{', ...' if len(existing) > 5 else ''}"
+        raise InputError(where, "streams", expected="without memory", got=got, hint="--replace puts it aside")
+    return merge([*pick(held.warm, lambda stream: stream not in coming), *rows])
+
+
+def renamed(rows: ArenaRows, stream: str) -> ArenaRows:
+    """One stream's row under another name, without its open anomaly."""
+    return replace(at_rest(rows), streams=[stream])
+
+
+def at_rest(rows: ArenaRows) -> ArenaRows:
+    """The same rows; where an anomaly is open, what decide keeps of it is forgotten, and what it learned stays."""
+    decide: NDArray[np.void] = rows.arrays["decide"].copy()  # type: ignore[assignment]  # it is structured
+    band = rows.arrays["band"].copy()
+    is_open = open_slots(decide)
+    learned = {name: decide[name][is_open] for name in _LEARNED}
+    decide[is_open] = new_rows(len(is_open), None)
+    for name, column in learned.items():
+        decide[name][is_open] = column
+    band[is_open] = 0.0
+    return replace(rows, arrays={**rows.arrays, "decide": decide, "band": band})
+
+
+def lineage(
+    manifest: Manifest, arenas: Sequence[ArenaRows], others: Sequence[Manifest]
+) -> tuple[list[ArenaLineage], list[BundleLineage]]:
+    """Who made these rows, as `manifest` and the `others` know it; the order of first sight is part of the memory."""
+    known = dict.fromkeys(arena for each in (manifest, *others) for arena in each.arenas)
+    there = {(rows.detector, rows.bundle_sha256, rows.channels) for rows in arenas}
+    made = [arena for arena in known if (arena.detector, arena.bundle_sha256, arena.channels) in there]
+    bundles = dict.fromkeys(bundle for each in (manifest, *others) for bundle in each.bundles)
+    return list(dict.fromkeys([*manifest.arenas, *made])), list(bundles)
+
+
+async def rewrite(
+    store: Store,
+    manifest: Manifest,
+    change: Callable[[Held], list[ArenaRows]],
+    *,
+    others: Sequence[Manifest] = (),
+    clock: Clock,
+) -> Manifest:
+    """Make a new checkpoint of a shard in which `change` was done to its rows; whoever owns it is fenced.
+
+    One manifest is the commit point, so that a change is there whole or not at all.
+
+    Args:
+        store: Where it lies.
+        manifest: What the shard starts from where it has no checkpoint yet.
+        change: Given all rows, gives the warm ones to be; it is tried before the shard is claimed.
+        others: Manifests that know where further rows come from.
+        clock: For the manifest's `created`.
+
+    Raises:
+        InputError: `change` refuses; nothing was touched.
+        CheckpointError: The store failed, or the shard was claimed by somebody else meanwhile.
+    """
+    change(await _newest(store, manifest))
+    fence = await claim(store, manifest.shard)
+    held = await _newest(store, manifest)  # again: its owner may have made one more checkpoint before our claim
+    rows = change(held)
+    epoch = held.manifest.epoch + 1
+    segment = await write_segment(store, manifest.shard, segment_name(fence, epoch), rows)
+    arenas, bundles = lineage(held.manifest, rows, others)
+    changed = msgspec.structs.replace(
+        held.manifest,
+        fence=fence,
+        epoch=epoch,
+        segments=[segment],
+        arenas=arenas,
+        bundles=bundles,
+        created=created(clock),
+    )
+    await write_manifest(store, changed)
+    return changed
+
+
+async def _newest(store: Store, manifest: Manifest) -> Held:
+    loaded = await load(store, manifest.shard)
+    if loaded is None:
+        return Held(manifest, [], [])
+    if loaded.passed_over:
+        raise CheckpointError(
+            store.where(manifest.shard),
+            "the newest checkpoint is damaged",
+            expected="a whole one to change",
+            got=loaded.passed_over[0],
+            hint="start the daemon: it goes on from the one before and writes a new one",
+        )
+    return await read_held(store, loaded.manifest)
+
+
+def _rows(rows: ArenaRows, keep: NDArray[np.bool_]) -> ArenaRows:
+    if keep.all():
+        return rows
+    at = np.flatnonzero(keep).tolist()
+    return replace(
+        rows,
+        streams=[rows.streams[row] for row in at],
+        labels=[rows.labels[row] for row in at],
+        arrays={name: column[keep] for name, column in rows.arrays.items()},
+    )
+
+
+def _last_ns(rows: ArenaRows) -> NDArray[np.int64]:
+    return rows.arrays["last_ns"]  # type: ignore[return-value]  # as the format says
