@@ -13,13 +13,13 @@ import functools
 import inspect
 import random
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Any, TypeAlias, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.errors import (
@@ -27,7 +27,9 @@ from aiokafka.errors import (
     AuthenticationMethodNotSupported,
     IllegalSaslStateError,
     KafkaError,
+    NoError,
     SaslAuthenticationFailed,
+    TopicAlreadyExistsError,
     UnsupportedSaslMechanismError,
     for_code,
 )
@@ -140,19 +142,26 @@ def require_c_extension() -> None:
 
 
 async def opened(
-    make: Callable[[], Client], where: str, error: type[EdgeError], settings: KafkaClientSettings
+    make: Callable[[], Client],
+    where: str,
+    error: type[EdgeError],
+    settings: KafkaClientSettings,
+    patience_s: float | None = None,
 ) -> Client:
     """Make and start a client, trying again with growing, jittered pauses while no broker answers.
 
     A client that failed to start cannot be started again, so that each attempt makes a new one. A broker that this
-    process has never reached may be misspelt, one that it has may be restarting: the latter is waited for longer.
+    process has never reached may be misspelt, one that it has may be restarting: the latter is waited for longer,
+    unless `patience_s` says how long; 0 is one attempt.
 
     Raises:
         ConfigurationError: The broker answered and refused us, or we it; at once, for that does not pass.
         SourceError, SinkError: As `error` says; no broker answered in time.
     """
     loop, servers = asyncio.get_running_loop(), settings.bootstrap_servers
-    give_up_s = loop.time() + (_AGAIN_S if servers in _reached else _FIRST_S)
+    if patience_s is None:
+        patience_s = _AGAIN_S if servers in _reached else _FIRST_S
+    give_up_s = loop.time() + patience_s
     for pause_s in chain(_PAUSES_S, repeat(_PAUSES_S[-1])):
         client: Any = make()
         try:
@@ -226,18 +235,51 @@ async def describe_cluster(settings: KafkaClientSettings, where: str, error: typ
         await admin.close()
 
 
-async def topic_settings(settings: KafkaClientSettings, topic: str, where: str) -> dict[str, str]:
+async def create_topic(
+    settings: KafkaClientSettings,
+    topic: str,
+    partitions: int,
+    replication_factor: int,
+    of_topic: Mapping[str, str],
+    where: str,
+    error: type[EdgeError],
+) -> str | None:
+    """Create a topic; returns None where it is there now, or why it was refused.
+
+    Args:
+        replication_factor: -1 takes the broker's default.
+        of_topic: The topic's own configuration.
+    """
+    admin = await _admin(settings, where, error)
+    try:
+        wanted = NewTopic(topic, partitions, replication_factor, topic_configs=dict(of_topic))
+        ((_, code, *message),) = (await admin.create_topics([wanted])).topic_errors
+    except (KafkaError, OSError) as cause:
+        raise error(where, f"cannot create topic {topic!r}", got=repr(cause)) from cause
+    finally:
+        await admin.close()
+    reason = for_code(code)
+    if reason in (NoError, TopicAlreadyExistsError):  # somebody else was faster
+        return None
+    if reason.retriable:
+        raise error(where, f"cannot create topic {topic!r}", got=reason.__name__)
+    return f"{reason.__name__}: {message[0]}" if message and message[0] else reason.__name__
+
+
+async def topic_settings(
+    settings: KafkaClientSettings, topic: str, where: str, error: type[EdgeError] = SinkError
+) -> dict[str, str]:
     """The broker's configuration of a topic.
 
     Raises:
         ConfigurationError: We may not read it.
-        SinkError: The broker did not answer.
+        SourceError, SinkError, CheckpointError: As `error` says; the broker did not answer.
     """
-    admin = await _admin(settings, where, SinkError)
+    admin = await _admin(settings, where, error)
     try:
         (response,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
     except (KafkaError, OSError) as cause:
-        raise SinkError(where, f"cannot read the configuration of topic {topic!r}", got=repr(cause)) from cause
+        raise error(where, f"cannot read the configuration of topic {topic!r}", got=repr(cause)) from cause
     finally:
         await admin.close()
     (code, message, _, _, entries) = response.resources[0]
