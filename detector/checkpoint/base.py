@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from detector.checkpoint.format import Manifest, Segment
+from detector.checkpoint.format import Block, Manifest, Segment
 from detector.records import Shard
 
 _MOST_SEGMENTS = 64  # files that a restore has to open
@@ -58,7 +58,7 @@ class Store(Protocol):
         """The whole of one; raises CorruptCheckpointError where it is missing or cannot be read."""
         ...
 
-    async def write(self, shard: Shard, name: str, blocks: Sequence[bytes]) -> None:
+    async def write(self, shard: Shard, name: str, blocks: Sequence[Block]) -> None:
         """Write one; when this returns it survives the loss of power, whole, under its name."""
         ...
 

@@ -1,24 +1,29 @@
-"""What a checkpoint looks like on disk: the manifest, and the segments that it names. Format version 1.
+"""What a checkpoint looks like on disk: the manifest, and the segments that it names. Format version 2.
 
 A **segment** holds rows of arenas, all numbers little-endian, every block padded with zeros to a multiple of 64 bytes:
 
-    magic      8 bytes    "TWSEG" 0 1 newline
+    magic      8 bytes    "TWSEG" 0 2 newline
     length     8 bytes    of the header
-    header     JSON       {"arenas": [{detector, bundle_sha256, channels, rows, streams, labels, arrays}, ...]}
+    header     JSON       {"arenas": [{detector, bundle_sha256, channels, rows, streams, labels, gone, arrays}, ...]}
     per arena  streams    JSON list of keys; `streams` in the header is its length in bytes
                labels     JSON list of maps, or of length 0 where no stream has any
+               gone       JSON list of keys, or of length 0 where none has left
                arrays     raw, in the header's order; {name, dtype, shape} say how to read each
 
-The first segment of a manifest is a base, later ones replace rows of it; a stream's last row counts. A **manifest** is
-a JSON document and a last line with its checksum. No pickle, no padding that depends on the machine: the same rows
-give the same bytes everywhere, and a file of the first version stays readable.
+The first segment of a manifest is a base, later ones replace rows of it: those that are gone go first, then rows come,
+and a stream's last row counts. A **manifest** is a JSON document and a last line with its checksum. No pickle, no
+padding that depends on the machine: the same rows give the same bytes everywhere.
+
+Files of the first version stay readable for ever. They have no `gone`, and a column `samples` that is passed over: the
+row itself counts.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from itertools import repeat
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -28,8 +33,14 @@ from detector.errors import CorruptCheckpointError
 from detector.model.rows import RowLayout
 from detector.records import NO_TIME, ArenaRows, Shard
 
-_MAGIC = b"TWSEG\x00\x01\n"
+Block: TypeAlias = bytes | memoryview
+"""A part of a file, to be written as it is; rows are never copied on their way."""
+
+_MAGIC = b"TWSEG\x00\x02\n"
+_FIRST_MAGIC = b"TWSEG\x00\x01\n"
+_DROPPED = "samples"  # a column of the first version
 _ALIGN = 64  # bytes; numpy reads the arrays in place, aligned for any processor
+_NO_LABELS: dict[str, str] = {}  # one for all streams without labels
 
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,19 +153,20 @@ def decode_manifest(data: bytes, where: object) -> Manifest:
         raise CorruptCheckpointError(where, "manifest", expected="format 1 or 2", got=error) from error
 
 
-def encode_segment(arenas: Sequence[ArenaRows]) -> list[bytes]:
-    """Lay out rows as the blocks of a segment file, to be written one after the other."""
-    header, blocks = [], []
+def encode_segment(arenas: Sequence[ArenaRows]) -> list[Block]:
+    """Lay out rows as the blocks of a segment file, to be written one after the other; they are views of the rows."""
+    header: list[dict[str, Any]] = []
+    blocks: list[Block] = []
     for rows in arenas:
         entry, its_blocks = _encode_arena(rows)
         header.append(entry)
         blocks += its_blocks
     text = msgspec.json.encode({"arenas": header})
     opening = _MAGIC + len(text).to_bytes(8, "little") + text
-    return [_padded(block) for block in (opening, *blocks)]
+    return [part for block in (opening, *blocks) for part in (block, _padding(len(block))) if part]
 
 
-def segment_of(name: str, blocks: Iterable[bytes], rows: int) -> Segment:
+def segment_of(name: str, blocks: Iterable[Block], rows: int) -> Segment:
     """Describe a segment file for the manifest."""
     crc32 = size = 0
     for block in blocks:
@@ -173,42 +185,53 @@ def decode_segment(data: bytes, segment: Segment, where: object) -> list[ArenaRo
     crc32 = zlib.crc32(data)
     if crc32 != segment.crc32:
         raise CorruptCheckpointError(where, "crc32 of the segment", expected=f"{segment.crc32:08x}", got=f"{crc32:08x}")
-    if data[:8] != _MAGIC:
+    if data[:8] not in (_MAGIC, _FIRST_MAGIC):
         raise CorruptCheckpointError(where, "magic of the segment", expected=_MAGIC, got=data[:8])
     length = int.from_bytes(data[8:16], "little")
     header = msgspec.json.decode(data[16 : 16 + length])
     blocks = _Blocks(data, 16 + length)
-    return [_decode_arena(entry, blocks) for entry in header["arenas"]]
+    arenas = [_decode_arena(entry, blocks) for entry in header["arenas"]]
+    if data[:8] == _FIRST_MAGIC:
+        for rows in arenas:
+            rows.arrays.pop(_DROPPED, None)
+    return arenas
 
 
-def merge(segments: Iterable[Sequence[ArenaRows]]) -> list[ArenaRows]:
-    """Lay deltas over their base: one `ArenaRows` per arena, where a stream's last row counts.
+def merge(segments: Iterable[ArenaRows]) -> list[ArenaRows]:
+    """Lay deltas over their base, for people: one `ArenaRows` per arena that has rows, a row per stream, its last.
 
     Arenas and streams come out in the order in which they were first seen.
     """
-    parts: dict[tuple[str, str, tuple[str, ...]], list[ArenaRows]] = {}
-    for arenas in segments:
-        for rows in arenas:
-            parts.setdefault((rows.detector, rows.bundle_sha256, rows.channels), []).append(rows)
-    return [_merge_arena(of_one) for of_one in parts.values()]
+    parts = list(segments)
+    kinds = [(rows.detector, rows.bundle_sha256, rows.channels) for rows in parts]
+    last: dict[str, tuple[int, int]] = {}  # stream > part, row
+    for number, rows in enumerate(parts):
+        for stream in rows.gone:
+            if stream in last and kinds[last[stream][0]] == kinds[number]:
+                del last[stream]
+        last.update(zip(rows.streams, zip(repeat(number), range(len(rows.streams)), strict=False), strict=True))
+    places: dict[Any, list[tuple[str, int, int]]] = {kind: [] for kind in kinds}
+    for stream, (number, row) in last.items():
+        places[kinds[number]].append((stream, number, row))
+    return [_gather(parts, chosen) for chosen in places.values() if chosen]
 
 
-def _merge_arena(parts: Sequence[ArenaRows]) -> ArenaRows:
-    if len(parts) == 1:
-        return parts[0]
-    streams = [stream for part in parts for stream in part.streams]
-    labels = [each for part in parts for each in part.labels]
-    last = dict(zip(streams, range(len(streams)), strict=True))  # keeps the first place and the last row
-    chosen = np.fromiter(last.values(), np.intp, len(last))
-    arrays = {name: np.concatenate([part.arrays[name] for part in parts])[chosen] for name in parts[0].arrays}
-    first = parts[0]
-    chosen_labels = [labels[i] for i in chosen]
-    return ArenaRows(first.detector, first.bundle_sha256, first.channels, list(last), chosen_labels, arrays)
+def _gather(parts: Sequence[ArenaRows], chosen: Sequence[tuple[str, int, int]]) -> ArenaRows:
+    """Those rows of parts of one arena, each given by its stream, its part and its place in that."""
+    numbers = sorted({number for _, number, _ in chosen})
+    ends = np.cumsum([len(parts[number].streams) for number in numbers]).tolist()
+    starts = dict(zip(numbers, [0, *ends], strict=False))
+    at = [starts[number] + row for _, number, row in chosen]
+    one = parts[numbers[0]]
+    arrays = {name: np.concatenate([parts[number].arrays[name] for number in numbers])[at] for name in one.arrays}
+    labels = [parts[number].labels[row] for _, number, row in chosen]
+    return ArenaRows(one.detector, one.bundle_sha256, one.channels, [stream for stream, _, _ in chosen], labels, arrays)
 
 
-def _encode_arena(rows: ArenaRows) -> tuple[dict[str, Any], list[bytes]]:
+def _encode_arena(rows: ArenaRows) -> tuple[dict[str, Any], list[Block]]:
     streams = msgspec.json.encode(rows.streams)
     labels = msgspec.json.encode(rows.labels) if any(rows.labels) else b""
+    gone = msgspec.json.encode(rows.gone) if rows.gone else b""
     arrays = {name: _little_endian(array) for name, array in rows.arrays.items()}
     entry = {
         "detector": rows.detector,
@@ -217,26 +240,29 @@ def _encode_arena(rows: ArenaRows) -> tuple[dict[str, Any], list[bytes]]:
         "rows": len(rows.streams),
         "streams": len(streams),
         "labels": len(labels),
+        "gone": len(gone),
         "arrays": [
             {"name": name, "dtype": np.lib.format.dtype_to_descr(array.dtype), "shape": array.shape}
             for name, array in arrays.items()
         ],
     }
-    return entry, [streams, labels, *(array.tobytes() for array in arrays.values())]
+    return entry, [streams, labels, gone, *(array.reshape(-1).view(np.uint8).data for array in arrays.values())]
 
 
 def _decode_arena(entry: dict[str, Any], blocks: _Blocks) -> ArenaRows:
     streams = msgspec.json.decode(blocks.take(entry["streams"]), type=list[str])
     labels_text = blocks.take(entry["labels"])
     labels: list[dict[str, str]] = (
-        msgspec.json.decode(labels_text, type=list[dict[str, str]]) if labels_text else [{} for _ in streams]
+        msgspec.json.decode(labels_text, type=list[dict[str, str]]) if labels_text else [_NO_LABELS] * len(streams)
     )
+    gone_text = blocks.take(entry.get("gone", 0))
+    gone: list[str] = msgspec.json.decode(gone_text, type=list[str]) if gone_text else []
     arrays: dict[str, NDArray[np.generic]] = {}
     for array in entry["arrays"]:
         dtype, shape = np.lib.format.descr_to_dtype(_tuples(array["dtype"])), array["shape"]
         count = int(np.prod(shape))
         arrays[array["name"]] = np.frombuffer(blocks.take(count * dtype.itemsize), dtype, count).reshape(shape)
-    return ArenaRows(entry["detector"], entry["bundle_sha256"], tuple(entry["channels"]), streams, labels, arrays)
+    return ArenaRows(entry["detector"], entry["bundle_sha256"], tuple(entry["channels"]), streams, labels, arrays, gone)
 
 
 class _Blocks:
@@ -264,8 +290,8 @@ def _tuples(descr: Any) -> Any:
     return [(name, _tuples(kind), *(tuple(shape) for shape in rest)) for name, kind, *rest in descr]
 
 
-def _padded(block: bytes) -> bytes:
-    return block + bytes(_aligned(len(block)) - len(block))
+def _padding(length: int) -> bytes:
+    return bytes(_aligned(length) - length)
 
 
 def _aligned(length: int) -> int:

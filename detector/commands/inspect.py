@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from detector.bundles import default_path
 from detector.checkpoint.base import Store, manifests_newest_first
-from detector.checkpoint.format import Manifest, decode_manifest
+from detector.checkpoint.format import Manifest, decode_manifest, merge
 from detector.checkpoint.restore import Loaded, load
 from detector.checkpoint.store_dir import DirStore
 from detector.clock import SystemClock
@@ -86,7 +87,7 @@ def read_store(root: Path) -> list[Loaded]:
 
 async def _loaded(store: Store, shards: Sequence[Shard]) -> list[Loaded]:
     found = [await load(store, shard) for shard in shards]
-    return [each for each in found if each is not None]
+    return [replace(each, arenas=merge(each.arenas)) for each in found if each is not None]
 
 
 def _manifests(folder: Path) -> Iterator[Manifest]:
@@ -187,7 +188,6 @@ def stream_facts(manifest: Manifest, rows: ArenaRows, stream: str, bundles: Mapp
         "channels": list(rows.channels),
         "labels": rows.labels[at],
         "last_sample": utc(int(arrays["last_ns"])),
-        "samples": int(arrays["samples"]),
         "decide": decide,
         "band": arrays["band"].tolist(),
         "row": hint if bundle is None else bundle.explain(arrays["state"], rows.channels),

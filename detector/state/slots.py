@@ -35,6 +35,15 @@ class Slots:
         self._codes[stream] = code
         return code
 
+    def add_all(self, streams: Sequence[str], arena: int, slots: Int64) -> None:
+        """Give many streams their places at once."""
+        self._codes.update(zip(streams, (arena << _SLOT_BITS | slots).tolist(), strict=True))
+
+    def remove(self, streams: Iterable[str]) -> None:
+        """Take their places from streams that have one."""
+        for stream in streams:
+            del self._codes[stream]
+
     def code(self, stream: str) -> int:
         """The code of one stream, -1 where it has none."""
         return self._codes.get(stream, _UNKNOWN)

@@ -144,8 +144,7 @@ class TestInspect:
         """The row's fields by the layout's names, decide's columns, the band."""
         arguments = ("inspect", state, "--stream", "pump-03", "--bundle", BUNDLE)
         facts = json.loads(tidewarden(*arguments, "--json").stdout)
-        assert facts["samples"] > 100
-        assert facts["row"]["joint"]["samples"] == facts["samples"]
+        assert facts["row"]["joint"]["samples"] > 100
         assert set(facts["row"]["channels"]) == set(facts["channels"])
         assert facts["decide"]["fired_ns"] is None or facts["decide"]["fired_ns"].startswith("20")
         assert "row.joint.samples" in tidewarden(*arguments).stdout
@@ -153,7 +152,7 @@ class TestInspect:
     def test_configuration_names_the_bundle_too(self, state, configure):
         """Whoever runs the daemon has a configuration at hand."""
         facts = json.loads(tidewarden("inspect", state, "-s", "pump-03", "-c", configure(), "--json").stdout)
-        assert facts["row"]["joint"]["samples"] == facts["samples"]
+        assert facts["row"]["joint"]["samples"] > 100
 
     def test_row_without_its_bundle_says_which_is_wanted(self, state):
         """By hash; a wrong bundle must not name things wrongly."""
