@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from detector.alerts import Message
 from detector.engine.lane import Detector, Lane, require_channels
+from detector.engine.partials import begun_ns, close_all, partials_of
 from detector.engine.poll import Poll, Stopwatch, Work, blank_scores, places, unaligned, unobserved, write
 from detector.errors import LineageError
 from detector.records import (
@@ -25,14 +26,13 @@ from detector.records import (
     Snapshot,
 )
 from detector.settings import EngineSettings, RecordSettings
-from detector.stages.align import Partials, align, join
+from detector.stages.align import align, join
 from detector.stages.decide import DecideWave, decide, open_slots, silence
 from detector.stages.decode import Decoder, screen
 from detector.stages.infer import WaveInput, infer
 from detector.stages.route import Batch, Router
 from detector.stages.wave import wave
 from detector.state.arena import Arena
-from detector.state.slots import arena_of, slot_of
 
 _SILENCE_EVERY = 1000  # positions between two looks for silence; docs/contract.md, Decide 5
 _NEVER = np.iinfo(np.int64).max
@@ -89,6 +89,14 @@ class Engine:
     def advance_samples(self, samples: Samples, outcome: Outcome) -> Outcome:
         """The same from `route` on, for callers that decoded by themselves; adds to `outcome`."""
         return self._carry(samples, samples.positions, outcome, Stopwatch(outcome.stage_s))
+
+    def flush(self) -> Outcome:
+        """Close the samples of narrow records of which not all has arrived: their source has ended."""
+        outcome = Outcome(self.shard, self._next_position)
+        samples = close_all(self._router.arenas, self.shard, self._next_position)
+        self._carry(samples, np.empty(0, np.int64), outcome, Stopwatch(outcome.stage_s))
+        outcome.alerts.sort(key=lambda alert: alert.stream)  # all stand at one position; stable
+        return outcome
 
     def wanted(self, records: Records) -> list[str]:
         """Streams of these records whose rows the engine does not hold; a caller may `adopt` them first."""
@@ -220,31 +228,21 @@ class Engine:
 
         What is open now is silent once the highest time passes its last one by `resolve_after_s`. What opens, or is
         heard again, from here on was last heard no earlier than the earliest time from here on. Both bounds hold for
-        late and unwanted samples too; at worst a look finds nothing.
+        late and unwanted samples too; at worst a look finds nothing. A narrow record may
+        bring a sample that was begun before it.
         """
         if not len(looks):
             return None
         span_ns = min(lane.policy.resolve_after_ns for lane in self._lanes)
         oldest_ns = min((self._oldest_open_ns(number) for number in range(len(self._router.arenas))), default=_NEVER)
         coming = samples.event_ns[start:]
-        ending = self._ending_ns(samples, start)
+        ending = coming
+        if samples.channel_of is not None:
+            ending = np.minimum(coming, begun_ns(samples.streams[start:], self._router.slots, self._router.arenas))
         highest = np.maximum.accumulate(np.concatenate([[self._highest_ns], coming]))[looks - start]
         earliest = np.minimum.accumulate(np.concatenate([[_NEVER], ending]))[looks - start]
         due = (highest > oldest_ns) | (highest > np.minimum(earliest, _NEVER - span_ns) + span_ns)
         return int(looks[due.argmax()]) if due.any() else None
-
-    def _ending_ns(self, samples: Samples, start: int) -> Int64:
-        """The earliest time of a sample that each record from `start` on can bring: joined, one begun before it."""
-        ending = samples.event_ns[start:]
-        if samples.channel_of is not None:
-            ending = ending.copy()
-            codes = self._router.slots.codes(samples.streams[start:])
-            for number, arena in enumerate(self._router.arenas):
-                here = np.flatnonzero(arena_of(codes) == number)
-                slots = slot_of(codes[here])
-                begun = np.where(arena.join_arrived[slots].all(axis=1), _NEVER, arena.join_ns[slots])
-                ending[here] = np.minimum(ending[here], begun)
-        return ending
 
     def _oldest_open_ns(self, number: int) -> int:
         """The highest time at which no open anomaly of the arena, of those not told of, is silent yet."""
@@ -293,9 +291,15 @@ class Engine:
         self, next_position: int, highest_event_ns: int, arenas: Sequence[ArenaRows], last_position: int | None = None
     ) -> None:
         """Start from a checkpoint, forgetting what is in memory."""
+        self._router = self._new_router()
+        self.extend(next_position, highest_event_ns, arenas, last_position)
+
+    def extend(
+        self, next_position: int, highest_event_ns: int, arenas: Sequence[ArenaRows], last_position: int | None = None
+    ) -> None:
+        """Go on from a later checkpoint: its rows replace those in memory, the others stay."""
         self._next_position, self._highest_ns = next_position, highest_event_ns
         self._last_position = next_position - 1 if last_position is None else last_position
-        self._router = self._new_router()
         for rows in arenas:
             self.adopt(rows)
 
@@ -321,11 +325,6 @@ class Engine:
 
     def _lane_of(self, arena: int) -> Lane:
         return self._lanes[self._router.claim_of[arena]]
-
-
-def partials_of(arena: Arena) -> Partials:
-    """What the join of narrow records remembers."""
-    return Partials(arena.join_ns, arena.join_values, arena.join_arrived)
 
 
 def _as_slots(slots: set[int]) -> NDArray[np.intp]:
