@@ -4,7 +4,7 @@ PIP = bin/pip install --quiet --disable-pip-version-check
 HASHED = --require-hashes --no-deps -r
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test test-daemon test-training test-python lint format bench bundles lock references image clean
+.PHONY: help demo install test test-daemon test-training test-python lint format bad-input disk-faults bench bundles lock references image clean
 
 help:  ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -62,6 +62,11 @@ lint: .venv-daemon/.complete  ## Check style, types and the import contracts
 format: .venv-daemon/.complete  ## Put the code into its form
 	.venv-daemon/bin/ruff check --fix .
 	.venv-daemon/bin/ruff format .
+
+# --- what may go wrong, at length ---------------------------------------------------------------------------------
+
+bad-input: .venv-daemon/.complete  ## A million broken and good records of each kind through a real broker (about 15 minutes)
+	RECORDS=1000000 .venv-daemon/bin/python -m pytest -q -s tests/system/test_bad_input.py
 
 # --- measuring and releasing ---------------------------------------------------------------------------------------
 

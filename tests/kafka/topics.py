@@ -132,7 +132,7 @@ async def produce(
 
 
 async def read_all(
-    address: str, topic: str, *, isolation_level: str = "read_committed"
+    address: str, topic: str, *, isolation_level: str = "read_committed", wait_s: float = _WAIT_S
 ) -> dict[int, list[ConsumerRecord]]:
     """Every record that stands in the topic now, by partition, in offset order."""
     consumer = AIOKafkaConsumer(
@@ -143,7 +143,7 @@ async def read_all(
     )
     await consumer.start()
     try:
-        async with asyncio.timeout(_WAIT_S):
+        async with asyncio.timeout(wait_s):
             parts = [TopicPartition(topic, p) for p in range(await partition_count(address, topic))]
             consumer.assign(parts)
             ends = await consumer.end_offsets(parts)
