@@ -67,7 +67,8 @@ async def create_topic(
     """
     admin = await _admin(settings, where, error)
     try:
-        wanted = NewTopic(topic, partitions, replication_factor, topic_configs=dict(of_topic))
+        wanted = NewTopic(topic, partitions, 1, topic_configs=dict(of_topic))
+        wanted.replication_factor = replication_factor  # the client's constructor does not know the broker's default
         ((_, code, *message),) = (await admin.create_topics([wanted])).topic_errors
     except (KafkaError, OSError) as cause:
         raise error(where, f"cannot create topic {topic!r}", got=repr(cause)) from cause

@@ -23,6 +23,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import from_url
 
+from detector.checkpoint.format import Block
 from detector.checkpoint.shard_names import folder_name, identity, shard_of
 from detector.errors import CheckpointError, ConfigurationError, CorruptCheckpointError
 from detector.records import Shard
@@ -52,9 +53,10 @@ class ObjectStore:
             hint = "for a folder, set type: dir" if scheme == "file" else None
             raise ConfigurationError("checkpoint.url", "storage", expected="s3, gs or az", got=self._url, hint=hint)
         client = {name: value for name, value in settings.options.items() if name in _CLIENT}
-        storage: Any = {name: value for name, value in settings.options.items() if name not in _CLIENT}
+        storage = {name: value for name, value in settings.options.items() if name not in _CLIENT}
+        make: Any = from_url  # its overloads want to know the kind of storage beforehand
         try:
-            self._objects: Any = from_url(
+            self._objects: Any = make(
                 self._url,
                 config=storage,
                 client_options={**_TIMES, **client},
@@ -107,7 +109,7 @@ class ObjectStore:
         except FileNotFoundError as error:
             raise CorruptCheckpointError(self._where(shard), f"read {name}", got="no such object") from error
 
-    async def write(self, shard: Shard, name: str, blocks: Sequence[bytes | memoryview]) -> None:
+    async def write(self, shard: Shard, name: str, blocks: Sequence[Block]) -> None:
         """Write one object; a large one in parallel parts, of which nobody sees anything before the last."""
         if sum(map(len, blocks)) <= _PART_BYTES:
             put = obstore.put_async(self._objects, _path(shard, name), b"".join(blocks), use_multipart=False)

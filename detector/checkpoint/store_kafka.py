@@ -1,0 +1,307 @@
+"""Checkpoints in a Kafka topic: needs no disk, so that a replica can start anywhere.
+
+Given the `KafkaCheckpointSettings`. A shard's blobs lie in the partition with its number modulo the partitions that the
+topic had at its birth (the first record of partition 0 says so: partitions may be added, nothing moves). What the
+records mean is in ledger.py, what the topic must be in state_topic.py, the client in kafka_log.py.
+
+A restore reads what it needs, not the garbage that compaction has not removed yet: before each claim and each manifest
+goes an index of the shard. `names` looks for the newest one from the log's end backwards, in growing steps, and reads
+on from the offset that it names to the end of the log as it is at the call: so it sees all that anybody was told is
+there, which the check of the fence depends on. Later calls read on from where the last one ended. Blobs on the way are
+leapt over, which is safe: where one write's chunk number i and its last lie as far apart as their numbers, nothing else
+fits between them. `read` then fetches exactly the offsets of a blob.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
+
+from detector.checkpoint.format import Block
+from detector.checkpoint.kafka_log import LogReader, LogRecord, LogWriter
+from detector.checkpoint.ledger import (
+    Blob,
+    Entry,
+    Ledger,
+    Record,
+    birth,
+    claim,
+    count,
+    cut,
+    ledger_of,
+    packed,
+    partitions_at_birth,
+    tombstones,
+    understood,
+    unpacked,
+)
+from detector.checkpoint.state_topic import ready_topic
+from detector.errors import CheckpointError, ConfigurationError, CorruptCheckpointError
+from detector.kafka_client import require_c_extension
+from detector.records import Shard
+from detector.settings import KafkaCheckpointSettings
+
+_ROOM_BYTES = 4096  # of a batch, for its own header and a chunk's key and header
+_FIRST_STEP = 16  # records looked at for an index, from the end; each further step is four times as long
+_LEAP = 4  # chunks worth a leap: to look where it ends costs about one
+_INDEXED = ("fence-", "manifest-")
+
+
+class KafkaStore:
+    """The `kafka` store."""
+
+    def __init__(self, settings: KafkaCheckpointSettings) -> None:
+        self._settings = settings
+        self._name = f"checkpoint topic {settings.topic}"
+        self._partitions = 0
+        self._chunk_bytes = 0
+        self._writer = LogWriter(settings, 0)
+        self._tail = LogReader(settings)
+        """For what is asked at every checkpoint."""
+        self._blobs = LogReader(settings)
+        """For what only a restore asks, so that no other shard waits for it."""
+        self._ledgers: dict[Shard, Ledger] = {}
+
+    async def start(self) -> None:
+        """Find or create the topic, and learn by how many partitions its shards are spread.
+
+        Raises:
+            ConfigurationError: The topic is not fit, or may not be created; the hint is the command that helps.
+            CheckpointError: No broker answers.
+        """
+        require_c_extension()
+        topic = await ready_topic(self._settings, self._name)
+        self._writer = LogWriter(self._settings, topic.max_bytes)
+        self._chunk_bytes = topic.max_bytes - _ROOM_BYTES
+        self._ledgers = {}
+        self._partitions = await self._at_birth() or await self._give_birth(topic.partitions)
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        await self._writer.stop()
+        await self._tail.stop()
+        await self._blobs.stop()
+
+    async def shards(self) -> list[Shard]:
+        """Shards that have anything here; looks over the whole topic."""
+        found: set[Shard] = set()
+        for partition in range(self._partitions):
+            ledgers: dict[Shard, Ledger] = {}
+            async with self._tail.lock:
+                low, high = await self._tail.bounds(partition, self._name)
+                async with aclosing(self._scan(partition, low, high, self._name)) as entries:
+                    async for offset, entry in entries:
+                        ledgers.setdefault(entry.shard, Ledger()).apply(offset, entry)
+            found |= {shard for shard, ledger in ledgers.items() if ledger.blobs}
+        return sorted(found, key=str)
+
+    def where(self, shard: Shard) -> str:
+        """The topic and the partition."""
+        return f"topic {self._settings.topic} partition {self._partition(shard)}"
+
+    async def names(self, shard: Shard) -> list[str]:
+        """What all acknowledged records say is there, now."""
+        return (await self._known(shard)).names()
+
+    async def read(self, shard: Shard, name: str) -> bytes:
+        """The whole of one."""
+        where = self._where(shard)
+        blob = self._ledgers.get(shard, Ledger()).blobs.get(name)
+        if blob is None or not blob.is_whole:
+            blob = (await self._known(shard)).blobs.get(name)
+        if blob is None or not blob.is_whole:
+            raise CorruptCheckpointError(where, f"read {name}", got="nothing" if blob is None else "a part of it")
+        chunks = await self._chunks(shard, name, blob)
+        return await asyncio.to_thread(b"".join, chunks)
+
+    async def write(self, shard: Shard, name: str, blocks: Sequence[Block]) -> None:
+        """Write one, chunk by chunk; it is there with its last chunk."""
+        size = self._chunk_bytes - len(name) - len(shard.topic.encode())
+        of, write = count(blocks, size), uuid.uuid4().hex[:16]
+
+        async def records() -> AsyncGenerator[Record, None]:
+            for index in await self._index(shard, name):
+                yield index
+            for number, chunk in enumerate(cut(blocks, size)):
+                yield await asyncio.to_thread(packed, shard, name, number, write, of, chunk)
+
+        await self._append(shard, records(), f"write {name}")
+
+    async def create(self, shard: Shard, name: str) -> bool:
+        """Append a claim; then see whether it is the first of its name in the log."""
+        if name in (await self._known(shard)).blobs:
+            return False
+        write = uuid.uuid4().hex[:16]
+        records = [*await self._index(shard, name), claim(shard, name, write)]
+        await self._append(shard, _each(records), f"create {name}")
+        blob = (await self._known(shard)).blobs.get(name)
+        return blob is not None and blob.write == write
+
+    async def delete(self, shard: Shard, names: Sequence[str]) -> None:
+        """Append tombstones; the broker's cleaner does the rest."""
+        ledger = await self._known(shard)
+        gone = {name: ledger.blobs.get(name.removesuffix(".tmp")) for name in names}
+        records = [
+            tombstone
+            for name, blob in gone.items()
+            if blob is not None
+            for tombstone in tombstones(shard, name.removesuffix(".tmp"), blob)
+        ]
+        if records:
+            await self._append(shard, _each(records), "delete")
+
+    # What is known
+
+    async def _known(self, shard: Shard) -> Ledger:
+        """The shard's ledger, up to the end of the log."""
+        where, partition = self._where(shard), self._partition(shard)
+        async with self._tail.lock:
+            low, high = await self._tail.bounds(partition, where)
+            ledger = self._ledgers.get(shard)
+            if ledger is None or ledger.until > high:  # the topic was created anew, or its log cut
+                ledger = await self._newest_index(shard, low, high)
+            async with aclosing(self._scan(partition, max(low, ledger.until), high, where)) as entries:
+                async for offset, entry in entries:
+                    if entry.shard == shard:
+                        ledger.apply(offset, entry)
+            ledger.until = max(ledger.until, high)
+            self._ledgers[shard] = ledger
+            return ledger
+
+    async def _newest_index(self, shard: Shard, low: int, high: int) -> Ledger:
+        """The shard's newest index as a ledger; an empty one of the log's beginning where there is none."""
+        step = _FIRST_STEP
+        while high > low:
+            start, newest = max(low, high - step), None
+            async with aclosing(self._scan(self._partition(shard), start, high, self._where(shard))) as entries:
+                async for _, entry in entries:
+                    newest = entry.index if entry.is_index and entry.shard == shard else newest
+            if newest is not None:
+                return ledger_of(newest)
+            high, step = start, step * 4
+        return Ledger(until=low)
+
+    async def _scan(self, partition: int, start: int, end: int, where: str) -> AsyncGenerator[tuple[int, Entry], None]:
+        """Our records of [start, end), blobs in one piece by their first and last chunk alone."""
+        while start < end:
+            found, after = await self._tail.fetch(partition, start, end, where)
+            start = after
+            for record in found:
+                entry = _entry(record)
+                if entry is None:
+                    continue
+                yield record.offset, entry
+                ahead = 0 if entry.header is None else entry.header.of - 1 - entry.chunk
+                if ahead >= _LEAP and (last := record.offset + ahead) >= after and last < end:
+                    landed = await self._landed(partition, last, entry, where)
+                    if landed is not None:
+                        yield last, landed
+                        start = last + 1
+                        break
+
+    async def _landed(self, partition: int, offset: int, entry: Entry, where: str) -> Entry | None:
+        """The last chunk of the same write, standing for all between; None where another record is at that offset."""
+        found, _ = await self._tail.fetch(partition, offset, offset + 1, where)
+        last = _entry(found[0]) if found else None
+        if last is None or last.header is None or entry.header is None:
+            return None
+        if last.header.write != entry.header.write or last.chunk != entry.header.of - 1:
+            return None
+        return Entry(last.shard, last.name, last.chunk, last.header, after=entry.chunk)
+
+    # Blobs
+
+    async def _chunks(self, shard: Shard, name: str, blob: Blob) -> list[Block]:
+        """All chunks of a blob, unpacked in a thread while the next are on their way."""
+        where, partition, start = self._where(shard), self._partition(shard), blob.first
+        unpacking: list[asyncio.Task[dict[int, Block]]] = []
+        async with self._blobs.lock:
+            while start <= blob.last:
+                found, start = await self._blobs.fetch(partition, start, blob.last + 1, where, ahead=True)
+                unpacking.append(asyncio.create_task(asyncio.to_thread(_unpack, found, shard, name, blob.write)))
+        chunks: dict[int, Block] = {}
+        for done in await asyncio.gather(*unpacking, return_exceptions=True):
+            if isinstance(done, BaseException):
+                raise CorruptCheckpointError(where, f"read {name}", got=done) from done
+            chunks |= done
+        if len(chunks) != blob.of:
+            raise CorruptCheckpointError(where, f"read {name}", expected=f"{blob.of} chunks", got=len(chunks))
+        return [chunks[number] for number in range(blob.of)]
+
+    async def _append(self, shard: Shard, records: AsyncGenerator[Record, None], what: str) -> None:
+        """Append; where nobody else wrote meanwhile, the ledger knows it without reading it again."""
+        appended: list[Entry] = []
+
+        async def noted() -> AsyncGenerator[Record, None]:
+            async with aclosing(records):
+                async for record in records:
+                    if record.entry is not None:
+                        appended.append(record.entry)
+                    yield record
+
+        offsets = await self._writer.append(self._partition(shard), noted(), self._where(shard), what)
+        ledger = self._ledgers.get(shard)
+        if ledger is not None and offsets == list(range(ledger.until, ledger.until + len(offsets))):
+            for offset, entry in zip(offsets, appended, strict=True):
+                ledger.apply(offset, entry)
+
+    async def _index(self, shard: Shard, name: str) -> list[Record]:
+        """What goes before this name: an index, if it is worth one and fits."""
+        if not name.startswith(_INDEXED):
+            return []
+        index = (self._ledgers.get(shard) or await self._known(shard)).index(shard)
+        return [index] if len(index.value or b"") <= self._chunk_bytes else []
+
+    # Places
+
+    def _partition(self, shard: Shard) -> int:
+        return shard.partition % max(1, self._partitions)
+
+    def _where(self, shard: Shard) -> str:
+        return f"{self._name}, partition {self._partition(shard)}, shard {shard}"
+
+    async def _at_birth(self) -> int | None:
+        """What the first record of the topic says."""
+        async with self._tail.lock:
+            low, high = await self._tail.bounds(0, self._name)
+            if low == high:
+                return None
+            found, _ = await self._tail.fetch(0, low, high, self._name)
+        partitions = partitions_at_birth((record.key, record.value) for record in found)
+        if partitions is None:
+            raise ConfigurationError(
+                self._name,
+                "its first record",
+                expected="how many partitions a state topic of Tidewarden had at its birth",
+                got=f"something else at offset {low} of partition 0",
+                hint="set checkpoint.topic to a topic that nobody else writes to",
+            )
+        return partitions
+
+    async def _give_birth(self, partitions: int) -> int:
+        await self._writer.append(0, _each([birth(partitions, uuid.uuid4().hex)]), self._name, "write the first record")
+        found = await self._at_birth()  # another replica may have been faster
+        if found is None:
+            raise CheckpointError(self._name, "the first record is gone")
+        return found
+
+
+def _entry(record: LogRecord) -> Entry | None:
+    return understood(record.key, record.value, record.headers)
+
+
+def _unpack(records: Iterable[LogRecord], shard: Shard, name: str, write: str) -> dict[int, Block]:
+    """Chunks of that write by their number."""
+    chunks: dict[int, Block] = {}
+    for record in records:
+        entry = _entry(record)
+        if entry is not None and entry.header is not None and entry.header.write == write and entry.name == name:
+            chunks[entry.chunk] = unpacked(entry.header, record.value or b"")
+    return chunks
+
+
+async def _each(records: Iterable[Record]) -> AsyncGenerator[Record, None]:
+    for record in records:
+        yield record
