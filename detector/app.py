@@ -35,13 +35,13 @@ from detector.checkpoint.policies import Policies
 from detector.checkpoint.protocol import Identity
 from detector.checkpoint.stores import make_store
 from detector.clock import Clock, SystemClock
-from detector.engine import Detector, Engine
+from detector.engine import Detector, Engine, require_channels
 from detector.errors import TidewardenError
 from detector.model.bundle import Bundle, read_bundle
 from detector.model.session import Session
 from detector.pipeline import Input, Pipeline
 from detector.records import Shard
-from detector.settings import KafkaSourceSettings, RecordSettings, Settings, SinkSettings, SourceSettings, parse_history
+from detector.settings import KafkaSourceSettings, RecordSettings, Settings, SinkSettings, SourceSettings
 from detector.sinks import make_sink
 from detector.sinks.base import Sink
 from detector.sinks.deliver import Deliveries
@@ -174,7 +174,6 @@ class App:
     def _make_pipeline(
         self, inputs: Sequence[Input], deliveries: Deliveries, store: Store, identity: Identity
     ) -> Pipeline:
-        checkpoint = self.settings.checkpoint
         return Pipeline(
             inputs=inputs,
             deliveries=deliveries,
@@ -182,8 +181,7 @@ class App:
             identity=identity,
             telemetry=self.telemetry,
             clock=self.clock,
-            checkpoint_every_s=checkpoint.every_s,
-            keep_history=None if checkpoint.keep_history is None else parse_history(checkpoint.keep_history),
+            checkpoint=self.settings.checkpoint,
         )
 
     def _input(self, name: str, detectors: Sequence[Detector]) -> Input:
@@ -228,7 +226,7 @@ def load_detectors(settings: Settings) -> tuple[list[Detector], str]:
 
     Raises:
         BundleError: A bundle cannot be used, or not on this machine.
-        ConfigurationError: The device is not there.
+        ConfigurationError: The device is not there, or narrow records come for a detector without declared channels.
     """
     loaded: dict[str, tuple[Bundle, Session]] = {}
     for each in settings.detectors.values():
@@ -240,6 +238,10 @@ def load_detectors(settings: Settings) -> tuple[list[Detector], str]:
         for count in [len(channels)] if channels else _SELF_TEST_CHANNELS:
             session.self_test(count)
     detectors = [Detector(name, each, *loaded[each.bundle]) for name, each in settings.detectors.items()]
+    for name, source in settings.sources.items():
+        if source.record.channel is not None:
+            topics = source.topics if isinstance(source, KafkaSourceSettings) and source.topics else None
+            require_channels(detectors, f"sources.{name}", topics)
     return detectors, ", ".join(sorted({session.numerics for _, session in loaded.values()}))
 
 

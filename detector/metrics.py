@@ -57,6 +57,9 @@ class Metrics:
         self.rebuilds = self._counter(
             "client_rebuilds", "Times that all connections were built anew; what failed: source, sink, store.", "what"
         )
+        self.fence_losses = self._counter(
+            "fence_losses", "Shards let go because another replica had claimed them.", "source"
+        )
         self.loop_lag = self._histogram(
             "loop_lag_seconds", "How late the event loop ran a timer; more than 0.1 s is trouble.", _SECONDS
         )
@@ -77,6 +80,9 @@ class Metrics:
         self.last_poll = self._gauge("last_poll_timestamp_seconds", "When records were last processed.", *_SHARD)
         self.streams = self._gauge("streams", "Streams with memory.", *_SHARD)
         self.open_anomalies = self._gauge("open_anomalies", "Anomalies that are open.", *_SHARD)
+        self.shard_paused = self._gauge(
+            "shard_paused", "1 while a shard rests because its checkpoints stall beyond `replay_bound_s`.", *_SHARD
+        )
 
     def _declare_stages(self) -> None:
         self._group = "Stages"
@@ -143,6 +149,12 @@ class Metrics:
         )
         self.memory_lost = self._counter(
             "streams_memory_lost", "Streams whose memory was given up by `run --cold`.", *_SHARD
+        )
+        self.checkpoint_age = self._gauge(
+            "checkpoint_age_seconds", "For how long something was processed that no checkpoint has.", *_SHARD
+        )
+        self.standby_age = self._gauge(
+            "standby_age_seconds", "Time since a standby's copy of a shard was the newest.", "topic", "partition"
         )
         self.restore_seconds = self._histogram("restore_seconds", "One restore of one shard.", _SECONDS)
         self.restored_rows = self._counter("restored_rows", "Streams restored from checkpoints.")

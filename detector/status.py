@@ -57,6 +57,8 @@ class ShardStatus:
     checkpoint_position: int | None = None
     checkpoint_ns: int = NO_TIME
     checkpoint_failures: int = 0
+    paused: str | None = None
+    """Why it is not read for now."""
 
     @property
     def labels(self) -> tuple[str, str, str]:

@@ -88,24 +88,56 @@ class Telemetry:
         self._metrics.rebuilds.labels(what).inc()
         sources = {shard.source for shard in self.status.shards.values()}
         for source in sources:
-            self.assigned(source, [], [shard for shard, mine in self.status.shards.items() if mine.source == source])
+            self.released(source, [shard for shard, mine in self.status.shards.items() if mine.source == source])
         self.status.failure = failure
 
     def self_tested(self) -> None:
         """The model runtime gave the bits that it must give, on this machine."""
         self.status.is_tested = True
 
-    def assigned(self, source: str, gained: Sequence[Shard], lost: Sequence[Shard] = ()) -> None:
-        """A source said which shards came and went; its first word, even an empty one, ends our waiting for it."""
+    def assigned(self, source: str, gained: Sequence[Shard]) -> None:
+        """A source said which shards came; its first word, even an empty one, ends our waiting for it."""
+        for shard in gained:
+            self.status.shards[shard] = ShardStatus(source, shard.topic, shard.partition)
+        self.status.awaited.discard(source)
+        self._count_shards(source)
+
+    def released(self, source: str, lost: Sequence[Shard]) -> None:
+        """Shards are ours no more."""
         for shard in lost:
             if mine := self.status.shards.pop(shard, None):
                 for metric in self._metrics.of_shards:
                     metric.remove(*mine.labels)
-        for shard in gained:
-            self.status.shards[shard] = ShardStatus(source, shard.topic, shard.partition)
-        self.status.awaited.discard(source)
+        self._count_shards(source)
+
+    def _count_shards(self, source: str) -> None:
         ours = sum(mine.source == source for mine in self.status.shards.values())
         self._metrics.shards.labels(source).set(ours)
+
+    def fenced(self, source: str, shard: Shard) -> None:
+        """Another owner has claimed a shard that we took for ours."""
+        self._metrics.fence_losses.labels(source).inc()
+        if mine := self.status.shards.get(shard):
+            mine.is_restored = False
+
+    def rested(self, shard: Shard, why: str | None) -> None:
+        """A shard is not read for now, and why; None once it goes on."""
+        if mine := self.status.shards.get(shard):
+            mine.paused = why
+            self._metrics.shard_paused.labels(*mine.labels).set(why is not None)
+
+    def unkept(self, shard: Shard, seconds: float) -> None:
+        """For so long there has been something that no checkpoint has; a store that stalls shows here."""
+        if mine := self.status.shards.get(shard):
+            self._metrics.checkpoint_age.labels(*mine.labels).set(seconds)
+
+    def followed(self, shard: Shard, behind_s: float | None) -> None:
+        """Our copy of another replica's shard was the newest one so long ago; None where we keep none any more."""
+        labels = (shard.topic, str(shard.partition))
+        if behind_s is None:
+            self._metrics.standby_age.remove(*labels)
+        else:
+            self._metrics.standby_age.labels(*labels).set(behind_s)
 
     def restored(
         self,
@@ -150,7 +182,9 @@ class Telemetry:
         self, records: Records, outcome: Outcome, *, streams: int | None = None, open_anomalies: int | None = None
     ) -> None:
         """One poll of one shard went through the engine, which now holds so many streams and open anomalies."""
-        mine = self.status.shards[outcome.shard]
+        mine = self.status.shards.get(outcome.shard)
+        if mine is None:
+            return  # it was taken away while a full sink held its outputs up
         mine.next_position = outcome.next_position
         if streams is not None:
             mine.streams = streams

@@ -55,7 +55,7 @@ _COLLECT_FROM_EPOCH = 2  # until then what was there before a cold start stays, 
 
 
 class Memory(Protocol):
-    """The side of an engine that checkpoints see; always called on the engine's own thread."""
+    """The side of an engine that checkpoints see; called on the engine's own thread once the engine is at work."""
 
     @property
     def streams(self) -> int:
@@ -78,6 +78,12 @@ class Memory(Protocol):
         self, next_position: int, highest_event_ns: int, arenas: Sequence[ArenaRows], last_position: int | None = None
     ) -> None:
         """Start from a checkpoint, or from nothing at a position."""
+        ...
+
+    def extend(
+        self, next_position: int, highest_event_ns: int, arenas: Sequence[ArenaRows], last_position: int | None = None
+    ) -> None:
+        """Go on from a later checkpoint of the same shard: its rows replace those in memory, the others stay."""
         ...
 
 
@@ -157,8 +163,8 @@ class Checkpointer:
             marks |= await marks_now(self.shard, self._outputs.alerts)
         return Taken(snapshot, marks)
 
-    async def make_durable(self, taken: Taken) -> Written:
-        """Steps 2 to 8, while the shard goes on.
+    async def make_durable(self, taken: Taken, *, is_last: bool = False) -> Written:
+        """Steps 2 to 8, while the shard goes on; of a shard that goes away only up to 6, for somebody waits.
 
         Raises:
             SinkError: An output below the position is lost; only a restart from the last manifest brings it back.
@@ -182,14 +188,18 @@ class Checkpointer:
         self._advance_to(manifest, started_s)
         # 6. Commit.
         await self._source.commit({self.shard: manifest.position})
-        # What fails from here on is done after a later checkpoint.
+        if not is_last:
+            await self._tidy(taken, manifest)
+        return self._report(taken.snapshot, manifest, self.durable_s - started_s)
+
+    async def _tidy(self, taken: Taken, manifest: Manifest) -> None:
+        """Steps 7 and 8; what fails here is done after a later checkpoint."""
         with contextlib.suppress(CheckpointError):
             # 7. History.
             if taken.snapshot.full and self._history.is_due(self._clock.now_ns()):
                 await self._keep(manifest)
             # 8. Garbage.
             await self._collect_garbage()
-        return self._report(taken.snapshot, manifest, self.durable_s - started_s)
 
     async def _acknowledge(self) -> None:
         for sink in (*self._outputs.alerts.values(), *self._outputs.others):

@@ -1,7 +1,8 @@
 """How a shard comes back: from its newest whole manifest, or from nothing, and then only as the operator said.
 
     1. Claim       a fence higher than any before; a former owner's manifests are refused from here on
-    2. Load        the newest manifest that is whole together with its rows; damaged ones are passed over, and named
+    2. Load        the newest manifest that is whole together with its rows; damaged ones are passed over, and named;
+                   where there is warm memory, only what it lacks (warm.py)
     3. Fit         same topic, bundles that know these rows, a source that still has what follows: by policies.py
     4. Carry       rows of a bundle that runs no more become rows of the one that does
     5. Alerts      ids that stand on each output behind the manifest's mark: the replay will not send them again
@@ -16,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -28,8 +28,9 @@ from detector.checkpoint.cold_start import lost_memory
 from detector.checkpoint.format import Manifest, decode_manifest
 from detector.checkpoint.lineage import COLD_HINT
 from detector.checkpoint.policies import Policies, fit, tell
-from detector.checkpoint.protocol import Identity, Memory, created, marks_now, write_manifest
+from detector.checkpoint.protocol import Identity, created, marks_now, write_manifest
 from detector.checkpoint.segments import read_segments
+from detector.checkpoint.warm import M, Warm, missing
 from detector.clock import Clock
 from detector.errors import CheckpointError, CorruptCheckpointError, LineageError
 from detector.records import NO_TIME, ArenaRows, Shard
@@ -50,6 +51,8 @@ class Loaded:
     arenas: list[ArenaRows]
     """Base first; `format.merge` makes one of them."""
     passed_over: list[CorruptCheckpointError]
+    is_warm: bool = False
+    """The rows are only those that the warm memory lacks."""
 
 
 @dataclass(slots=True)
@@ -65,6 +68,8 @@ class Restored:
     """Outputs of positions below it may have been sent before."""
     known_alerts: dict[str, frozenset[str]] = field(default_factory=dict)
     """Per sink the ids that stand there already."""
+    was_warm: bool = False
+    """The shard goes on with the warm memory, not with the new one."""
     positions_lost: int = 0
     """Records that were gone from the source before they could be read."""
     carried_over: int = 0
@@ -76,8 +81,8 @@ class Restored:
 async def restore(
     shard: Shard,
     *,
-    memory: Memory,
-    engine_thread: Executor,
+    memory: M,
+    warm: Warm[M] | None = None,
     store: Store,
     source: Source,
     start: Start,
@@ -87,6 +92,8 @@ async def restore(
     policies: Policies = Policies(),
 ) -> Restored:
     """Bring a shard's memory back and say from where to read on.
+
+    The rows go into `memory`, which is new and which nobody else uses yet, or where that saves reading into `warm`.
 
     Raises:
         CorruptCheckpointError: There are manifests and none of them is whole.
@@ -99,7 +106,7 @@ async def restore(
     lost = None
     try:
         # 2. Load.
-        loaded = await load(store, shard)
+        loaded = await load(store, shard, warm)
         bounds = await source.bounds(shard, None if loaded is None else loaded.manifest.position)
         # 3. Fit.
         fitted = None
@@ -133,9 +140,11 @@ async def restore(
     )
     await write_manifest(store, manifest)
     # 7. Rows.
-    await asyncio.get_running_loop().run_in_executor(
-        engine_thread,
-        memory.restore,
+    was_warm = warm is not None and loaded is not None and loaded.is_warm
+    if warm is not None and was_warm:
+        memory = warm.memory
+    await asyncio.to_thread(
+        memory.extend if was_warm else memory.restore,
         manifest.position,
         manifest.highest_event_ns,
         arenas,
@@ -148,6 +157,7 @@ async def restore(
         passed_over=passed_over,
         replay_until=bounds.high if loaded else manifest.position,
         known_alerts=known,
+        was_warm=was_warm,
         positions_lost=fitted.gap.end - fitted.gap.start if fitted and fitted.gap else 0,
         carried_over=moved,
         memory_lost=len(lost.streams) if lost else 0,
@@ -163,8 +173,8 @@ async def claim(store: Store, shard: Shard) -> int:
     raise CheckpointError(shard, "claim", expected="to become its owner", got=f"{_MOST_CLAIMS} claims by others")
 
 
-async def load(store: Store, shard: Shard) -> Loaded | None:
-    """The newest manifest that is whole with its rows; None where the shard never had one.
+async def load(store: Store, shard: Shard, warm: Warm[M] | None = None) -> Loaded | None:
+    """The newest manifest that is whole with its rows, or those that `warm` lacks; None where the shard never had one.
 
     Raises:
         CorruptCheckpointError: There are manifests and none is whole. Going on without memory would be silent loss.
@@ -173,7 +183,9 @@ async def load(store: Store, shard: Shard) -> Loaded | None:
     for name in manifests_newest_first(await store.names(shard)):
         try:
             manifest = decode_manifest(await store.read(shard, name), f"{shard}/{name}")
-            return Loaded(manifest, await load_rows(store, manifest), passed_over)
+            lacking = missing(manifest, warm)
+            arenas = await (load_rows(store, manifest) if lacking is None else read_segments(store, shard, lacking))
+            return Loaded(manifest, arenas, passed_over, is_warm=lacking is not None)
         except CorruptCheckpointError as error:
             passed_over.append(error)
     if passed_over:

@@ -139,7 +139,7 @@ async def _look_at_source(name: str, settings: SourceSettings) -> str:
 
 
 async def _shards(source: Source) -> list[str]:
-    gained, _ = await source.assigned()
+    gained = await source.assigned() or []
     told = []
     for topic, shards in groupby(sorted(gained, key=str), key=lambda shard: shard.topic):
         bounds = [await source.bounds(shard) for shard in shards]

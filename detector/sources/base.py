@@ -6,10 +6,15 @@ pin it. The pipeline restores a shard first and then tells the source where to r
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from detector.records import Records, Shard
+
+Revoked: TypeAlias = Callable[[Sequence[Shard], float], Awaitable[None]]
+"""Called with shards that are about to be taken away, and with the seconds that there are to put them in order. Returns
+by then and never raises; afterwards nothing of these shards is expected any more, and nothing of them is applied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +36,28 @@ class Source(Protocol):
         """Connect. Raises SourceError (retriable or not) when that is impossible."""
         ...
 
-    async def assigned(self) -> tuple[list[Shard], list[Shard]]:
-        """Shards (gained, lost) since the last call; returns at once, usually ([], []).
+    @property
+    def reclaim_s(self) -> float | None:
+        """How long after another owner's claim a shard may still seem to be ours, where shards move between replicas.
 
-        A shard may be in both: it was lost first and came back, and is to be restored anew.
-        A gained shard is paused until `resume`. A lost shard's positions must not be committed any more.
+        None where they never do: then another claim means that two replicas were given the same shard.
         """
+        ...
+
+    def listen(self, revoked: Revoked) -> None:
+        """Await `revoked` before shards are given away. A source that never loses any forgets it."""
+        ...
+
+    async def assigned(self) -> list[Shard] | None:
+        """Shards that came to us since the last call; None where nobody said anything, which is usual. Returns at once.
+
+        [] is a word too: we are to have none. A shard that comes is paused until `resume`. One that was revoked and
+        came back is told of again.
+        """
+        ...
+
+    async def shards(self) -> list[Shard]:
+        """Every shard that could come to us, ours included; others may have them now."""
         ...
 
     async def bounds(self, shard: Shard, near: int | None = None) -> Bounds:
@@ -62,7 +83,14 @@ class Source(Protocol):
         ...
 
     async def resume(self, shard: Shard, position: int) -> None:
-        """Start handing over the shard's records from `position` on."""
+        """Start handing over the shard's records from `position` on; a shard that was revoked meanwhile is left alone.
+
+        A poll that ends after this has returned hands over nothing that was read before.
+        """
+        ...
+
+    async def pause(self, shard: Shard) -> None:
+        """Hand over no more of the shard's records until `resume`; what a poll under way has already may still come."""
         ...
 
     async def poll(self, timeout_s: float) -> list[Records]:

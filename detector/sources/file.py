@@ -19,7 +19,7 @@ from detector.clock import Clock
 from detector.errors import SourceError
 from detector.records import NO_TIME, Header, Int64, Records, Shard
 from detector.settings import FileSourceSettings
-from detector.sources.base import Bounds
+from detector.sources.base import Bounds, Revoked
 from detector.sources.tables import Chunk, Tape, open_tape
 from detector.stages.decode import Decoder
 
@@ -44,7 +44,8 @@ class FileSource:
         self.name = name
         self._settings = settings
         self._reels: dict[Shard, _Reel] = {}
-        self._gained: list[Shard] = []
+        self._gained: list[Shard] | None = None
+        self._reading = asyncio.Lock()
         self._pace = None if settings.speed is None else _Pace(settings, settings.speed, clock)
 
     async def start(self) -> None:
@@ -60,10 +61,22 @@ class FileSource:
             self._reels[shard] = _Reel(shard, tape)
         self._gained = list(self._reels)
 
-    async def assigned(self) -> tuple[list[Shard], list[Shard]]:
-        """All files the first time; they never go away."""
-        gained, self._gained = self._gained, []
-        return gained, []
+    @property
+    def reclaim_s(self) -> float | None:
+        """Never: files are not moved between replicas."""
+        return None
+
+    def listen(self, revoked: Revoked) -> None:
+        """Files are never taken away."""
+
+    async def assigned(self) -> list[Shard] | None:
+        """All files the first time."""
+        gained, self._gained = self._gained, None
+        return gained
+
+    async def shards(self) -> list[Shard]:
+        """The files."""
+        return list(self._reels)
 
     async def bounds(self, shard: Shard, near: int | None = None) -> Bounds:
         """Start and end of the file, in the generation of `near`."""
@@ -81,12 +94,18 @@ class FileSource:
     async def resume(self, shard: Shard, position: int) -> None:
         """Play from `position` on."""
         reel = self._reels[shard]
-        await asyncio.to_thread(reel.tape.seek, position)
+        async with self._reading:  # a poll may be in the middle of the same file
+            await asyncio.to_thread(reel.tape.seek, position)
         reel.is_playing, reel.held = True, None
+
+    async def pause(self, shard: Shard) -> None:
+        """Leave the file where it is."""
+        self._reels[shard].is_playing = False
 
     async def poll(self, timeout_s: float) -> list[Records]:
         """Records of the next files in turn, or [] after `timeout_s`; at once where all was handed over."""
-        found = await asyncio.to_thread(lambda: list(self._play()))
+        async with self._reading:
+            found = await asyncio.to_thread(lambda: list(self._play()))
         if not found and not self.exhausted:
             await asyncio.sleep(timeout_s if self._pace is None else min(timeout_s, self._pace.until_next_s()))
         return found

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import TypeAlias
 
@@ -36,10 +36,11 @@ from detector.kafka_client import (
 )
 from detector.records import NO_TIME, Header, Int64, Records, Shard
 from detector.settings import KafkaSourceSettings, parse_partitions
-from detector.sources.base import Bounds
+from detector.sources.base import Bounds, Revoked
 
 _HEARTBEAT_MS = 3000
 _REBALANCE_TIMEOUT_MS = 120_000  # how long a rebalance waits for a member that is still writing a checkpoint
+_REVOKE_S = min(10.0, _REBALANCE_TIMEOUT_MS / 3000)  # one deadline for all that is done before partitions go
 _MAX_POLL_INTERVAL_MS = 600_000  # how long backpressure may last before the group gives our partitions away
 _COMMIT_S = 5.0
 _STOP_S = 10.0
@@ -62,8 +63,10 @@ class KafkaSource:
         self._cluster_id = ""
         self._fetch: asyncio.Task[dict[TopicPartition, _Batch]] | None = None
         self._owned: dict[Shard, TopicPartition] = {}
-        self._gained: list[Shard] = []
-        self._lost: list[Shard] = []
+        self._gained: list[Shard] | None = None
+        self._revoked: Revoked | None = None
+        self._stale: set[TopicPartition] = set()
+        """Partitions of which the fetch that is done holds records from before they were resumed."""
         self._anchors: dict[Shard, dict[int, str]] = {}
 
     async def start(self) -> None:
@@ -85,7 +88,7 @@ class KafkaSource:
         else:
             # After the start, which would otherwise wait for the whole group to rebalance.
             consumer.subscribe(
-                self._settings.topics, self._settings.pattern, listener=_Listener(self.on_gained, self.on_lost)
+                self._settings.topics, self._settings.pattern, listener=_Listener(self.on_gained, self.on_revoked)
             )
 
     def _static_partitions(self, cluster: Cluster) -> list[TopicPartition] | None:
@@ -123,36 +126,61 @@ class KafkaSource:
 
     # Who owns what
 
+    @property
+    def reclaim_s(self) -> float | None:
+        """In a group, until its coordinator must have noticed which of two owners is lost."""
+        return self._settings.session_timeout_s if self._settings.partitions is None else None
+
+    def listen(self, revoked: Revoked) -> None:
+        """The group's callback will await it; the group waits meanwhile, and heartbeats go on."""
+        self._revoked = revoked
+
     def on_gained(self, partitions: Sequence[TopicPartition]) -> None:
         """Note and pause, nothing else: no heartbeat is sent while the group's callback runs (T3)."""
         consumer = self._client()
         for partition in partitions:
             consumer.pause(partition)
             consumer.seek(partition, 0)  # any position: without one the client looks for a committed offset and raises
-            shard = Shard(self._cluster_id, partition.topic, partition.partition)
-            self._owned[shard] = partition
-            self._gained.append(shard)
+            self._owned[self._shard(partition)] = partition
+        self._gained = [*(self._gained or []), *map(self._shard, partitions)]
 
-    def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
-        """Note that the group has taken partitions away; an eager rebalance takes all of them."""
+    async def on_revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        """Have partitions put in order that the group takes away; an eager rebalance takes all of them."""
+        self._drop_fetched()
+        shards = [shard for shard in map(self._shard, partitions) if shard in self._owned]
+        if self._gained is not None:  # some may have come and go before anybody asked
+            self._gained = [shard for shard in self._gained if shard not in shards]
+        if shards and self._revoked is not None:
+            await self._revoked(shards, _REVOKE_S)
+        for shard in shards:
+            del self._owned[shard]
+            self._anchors.pop(shard, None)
+
+    def _drop_fetched(self) -> None:
+        """Its records will be read again after the rebalance, by whoever has their partitions then."""
         if self._fetch is not None and self._fetch.done():
             _forget(self._fetch)
-            self._fetch = None  # its records may be read again after the rebalance
-        for partition in partitions:
-            shard = Shard(self._cluster_id, partition.topic, partition.partition)
-            if self._owned.pop(shard, None) is None:
-                continue
-            self._anchors.pop(shard, None)
-            if shard in self._gained:  # it came and went between two calls of `assigned`
-                self._gained.remove(shard)
-            else:
-                self._lost.append(shard)
+            self._fetch = None
+            self._stale.clear()
 
-    async def assigned(self) -> tuple[list[Shard], list[Shard]]:
-        """Shards (gained, lost) since the last call; one that was lost and came back is in both."""
-        gained, self._gained = self._gained, []
-        lost, self._lost = self._lost, []
-        return gained, lost
+    async def assigned(self) -> list[Shard] | None:
+        """What the group's last words gave us; [] for a member without partitions."""
+        gained, self._gained = self._gained, None
+        return gained
+
+    async def shards(self) -> list[Shard]:
+        """In a group every partition of the topics, as the client's metadata say; else our own."""
+        if self._settings.partitions is not None:
+            return list(self._owned)
+        consumer = self._client()
+        return [
+            Shard(self._cluster_id, topic, number)
+            for topic in sorted(consumer.subscription())
+            for number in sorted(consumer.partitions_for_topic(topic) or ())
+        ]
+
+    def _shard(self, partition: TopicPartition) -> Shard:
+        return Shard(self._cluster_id, partition.topic, partition.partition)
 
     # Where to read
 
@@ -194,6 +222,13 @@ class KafkaSource:
         consumer = self._client()
         consumer.seek(partition, position)
         consumer.resume(partition)
+        if self._fetch is not None and self._fetch.done():
+            self._stale.add(partition)
+
+    async def pause(self, shard: Shard) -> None:
+        """The client throws away what it has buffered, and fetches it again after `resume`."""
+        if (partition := self._owned.get(shard)) is not None:
+            self._client().pause(partition)
 
     # Records
 
@@ -219,7 +254,8 @@ class KafkaSource:
             raise await self._out_of_range(cause) from cause
         except KafkaError as cause:
             raise SourceError(self._where, "cannot read", got=repr(cause)) from cause
-        return [self._records(partition, batch) for partition, batch in found.items()]
+        stale, self._stale = self._stale, set()
+        return [self._records(partition, batch) for partition, batch in found.items() if partition not in stale]
 
     async def _get(self, timeout_s: float) -> dict[TopicPartition, _Batch]:
         # Bounded: unpacking is one synchronous step, and without a limit as long as all buffers together (T10).
@@ -302,13 +338,13 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ha
     def __init__(
         self,
         gained: Callable[[Sequence[TopicPartition]], None],
-        lost: Callable[[Sequence[TopicPartition]], None],
+        revoked: Callable[[Sequence[TopicPartition]], Awaitable[None]],
     ) -> None:
-        self._gained, self._lost = gained, lost
+        self._gained, self._revoked = gained, revoked
 
-    def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
-        """Also called for a membership that was lost already."""
-        self._lost(sorted(revoked))
+    async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
+        """Before a rebalance; also for a membership that was lost already."""
+        await self._revoked(sorted(revoked))
 
     def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
         """After every rebalance, with all that we own now."""

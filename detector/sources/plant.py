@@ -18,7 +18,7 @@ from detector.clock import Clock
 from detector.demo.plant import CHANNELS, Chunk, Plant
 from detector.records import NO_TIME, Records, Shard
 from detector.settings import PlantSourceSettings
-from detector.sources.base import Bounds
+from detector.sources.base import Bounds, Revoked
 
 _POLL_RECORDS = 4000  # as many as a Kafka source takes in one poll by default
 _GLANCE_S = 0.05  # how often a paced plant looks whether something is due
@@ -32,7 +32,8 @@ class PlantSource:
         self.name, self._settings, self._clock = name, settings, clock
         self._plant = Plant(settings.streams, settings.seed)
         self._shard = Shard("plant", name, 0)
-        self._is_assigned = self._is_over = False
+        self._is_assigned = self._is_playing = self._is_over = False
+        self._drawing = asyncio.Lock()
         self._chunks: Iterator[Chunk] = iter(())
         self._chunk: Chunk | None = None
         self._first = 0  # position of the chunk's first sample
@@ -42,11 +43,23 @@ class PlantSource:
     async def start(self) -> None:
         """Nothing to connect to."""
 
-    async def assigned(self) -> tuple[list[Shard], list[Shard]]:
+    @property
+    def reclaim_s(self) -> float | None:
+        """Never: each replica has a plant of its own."""
+        return None
+
+    def listen(self, revoked: Revoked) -> None:
+        """The plant is never taken away."""
+
+    async def assigned(self) -> list[Shard] | None:
         """The one shard, once."""
-        gained = [] if self._is_assigned else [self._shard]
+        gained = None if self._is_assigned else [self._shard]
         self._is_assigned = True
-        return gained, []
+        return gained
+
+    async def shards(self) -> list[Shard]:
+        """The one."""
+        return [self._shard]
 
     async def bounds(self, shard: Shard, near: int | None = None) -> Bounds:
         """From the first sample to the room for the last."""
@@ -65,18 +78,25 @@ class PlantSource:
     async def resume(self, shard: Shard, position: int) -> None:
         """Go to a position."""
         size = self._plant.chunk_samples
-        skipped, self._next = divmod(position, size)
-        self._chunks = islice(self._plant.samples(self._settings.hours), skipped, None)
-        self._chunk = await asyncio.to_thread(next, self._chunks, None)
+        async with self._drawing:  # a poll may be on its way to the next chunk
+            skipped, self._next = divmod(position, size)
+            self._chunks = islice(self._plant.samples(self._settings.hours), skipped, None)
+            self._chunk = await asyncio.to_thread(next, self._chunks, None)
         self._first, self._is_over, self._paced_from = skipped * size, self._chunk is None, None
+        self._is_playing = True
+
+    async def pause(self, shard: Shard) -> None:
+        """The plant's time stands still."""
+        self._is_playing = False
 
     async def poll(self, timeout_s: float) -> list[Records]:
         """What has become due since the last poll."""
-        if self._chunk is not None and self._next >= len(self._chunk.stream):
-            self._chunk = await asyncio.to_thread(next, self._chunks, None)
-            self._first, self._next = self._first + self._plant.chunk_samples, 0
-            self._is_over = self._chunk is None
-        due = self._next if self._chunk is None else self._due(self._chunk)
+        async with self._drawing:
+            if self._chunk is not None and self._next >= len(self._chunk.stream):
+                self._chunk = await asyncio.to_thread(next, self._chunks, None)
+                self._first, self._next = self._first + self._plant.chunk_samples, 0
+                self._is_over = self._chunk is None
+        due = self._due(self._chunk) if self._chunk is not None and self._is_playing else self._next
         if self._chunk is None or due == self._next:
             await asyncio.sleep(0.0 if self._is_over else min(timeout_s, _GLANCE_S))
             return []

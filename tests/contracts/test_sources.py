@@ -153,9 +153,7 @@ async def first_shard(source: Source) -> Shard:
     """The one shard, as soon as it is assigned."""
     async with asyncio.timeout(10):
         while True:
-            gained, lost = await source.assigned()
-            assert lost == []
-            if gained:
+            if gained := await source.assigned():
                 (shard,) = gained
                 return shard
             assert await source.poll(0.05) == []

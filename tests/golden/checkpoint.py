@@ -114,13 +114,12 @@ async def start(store: DirStore, engine: Engine) -> Checkpointer:
     thread, source, clock, running = ThreadPoolExecutor(1), StillSource(), ManualClock(), identity()
     parts: dict[str, Any] = {
         "memory": engine,
-        "engine_thread": thread,
         "store": store,
         "source": source,
         "clock": clock,
     }
     restored = await restore(SHARD, start="earliest", alerts={}, identity=running, **parts)
-    return Checkpointer(manifest=restored.manifest, outputs=Outputs({}), identity=running, every_s=1, **parts)
+    return Checkpointer(manifest=restored.manifest, outputs=Outputs({}), identity=running, every_s=1, engine_thread=thread, **parts)
 
 
 async def make(bundles: Sequence[str] = ("any", "fixed")) -> None:

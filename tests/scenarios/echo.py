@@ -106,6 +106,13 @@ class EchoEngine:
         self, next_position: int, highest_event_ns: int, arenas: Sequence[ArenaRows], last_position: int | None = None
     ) -> None:
         """Start from a checkpoint."""
+        self.rows = {}
+        self.extend(next_position, highest_event_ns, arenas, last_position)
+
+    def extend(
+        self, next_position: int, highest_event_ns: int, arenas: Sequence[ArenaRows], last_position: int | None = None
+    ) -> None:
+        """Go on from a later one."""
         self.position, self.highest = next_position, highest_event_ns
         for rows in arenas:
             self.rows |= dict(zip(rows.streams, rows.arrays["state"][:, 0].tolist(), strict=True))

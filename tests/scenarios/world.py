@@ -27,9 +27,10 @@ from detector.records import (
     Scores,
     Shard,
 )
+from detector.settings import DirCheckpointSettings
 from detector.sinks.base import DeadLetter, Tail
 from detector.sinks.deliver import Deliveries
-from detector.sources.base import Bounds
+from detector.sources.base import Bounds, Revoked
 from detector.telemetry import Telemetry
 from tests.scenarios.echo import SHA256, SHARD, EchoEngine, S, alert, plain_feed, records, s
 
@@ -51,10 +52,22 @@ class ListSource:
     async def start(self) -> None:
         """Nothing to connect to."""
 
-    async def assigned(self) -> tuple[list[Shard], list[Shard]]:
+    @property
+    def reclaim_s(self) -> float | None:
+        """Nobody else is there."""
+        return None
+
+    def listen(self, revoked: Revoked) -> None:
+        """The shard is never taken away."""
+
+    async def assigned(self) -> list[Shard] | None:
         """The one shard, at first."""
-        gained, self._gained = self._gained, []
-        return gained, []
+        gained, self._gained = self._gained, None
+        return gained
+
+    async def shards(self) -> list[Shard]:
+        """The one."""
+        return [SHARD]
 
     async def bounds(self, shard: Shard, near: int | None = None) -> Bounds:
         """All of the log."""
@@ -71,6 +84,10 @@ class ListSource:
     async def resume(self, shard: Shard, position: int) -> None:
         """Read from there."""
         self._next = position
+
+    async def pause(self, shard: Shard) -> None:
+        """Stay there."""
+        self._next = None
 
     async def poll(self, timeout_s: float) -> list[Records]:
         """The next few records."""
@@ -263,7 +280,7 @@ class World:
             "identity": self.identity,
             "telemetry": self.telemetry,
             "clock": self.clock,
-            "checkpoint_every_s": self.every_s,
+            "checkpoint": DirCheckpointSettings(every_s=self.every_s),
         }
         return Pipeline(**(parts | changes))
 

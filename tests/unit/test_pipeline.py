@@ -16,7 +16,7 @@ from detector.errors import CheckpointError, SinkError, SourceError
 from detector.pipeline import Input
 from detector.records import Alert, Outcome, Reason, Records, Shard, Snapshot
 from detector.sinks.deliver import Deliveries, sample
-from detector.sources.base import Bounds
+from detector.sources.base import Bounds, Revoked
 from tests.scenarios.world import SHARD, EchoEngine, ListSource, MemorySink, World, plain_feed, records, s
 
 
@@ -172,12 +172,19 @@ async def test_a_shard_that_is_lost_is_forgotten_and_can_come_back(tmp_path: Pat
     class Fickle(ListSource):
         moves = 0
 
-        async def assigned(self) -> tuple[list[Shard], list[Shard]]:
+        def listen(self, revoked: Revoked) -> None:
+            self.revoked = revoked
+
+        async def poll(self, timeout_s: float) -> list[Records]:
             if self.moves < 3 and self._next is not None and self._next > 60 * (self.moves + 1):
                 self.moves += 1
                 self._next = None
-                return [SHARD], [SHARD]
-            return await super().assigned()
+                self.rebalance = asyncio.create_task(self._rebalance())
+            return await super().poll(timeout_s)
+
+        async def _rebalance(self) -> None:
+            await self.revoked([SHARD], 0.0)  # no time at all: it is dropped, and replayed
+            self._gained = [SHARD]
 
     def new_engine(shard: Shard) -> EchoEngine:
         world.engine = EchoEngine(shard)
@@ -240,7 +247,8 @@ async def test_the_pipeline_costs_little_per_record(tmp_path: Path) -> None:
                 return []
             self.count += 1
             self._next = self.count * size
-            return [Records(SHARD, values, values, batch.positions, batch.append_ns, self._next)]
+            positions = batch.positions + self._next - size
+            return [Records(SHARD, values, values, positions, batch.append_ns, self._next)]
 
         @property
         def exhausted(self) -> bool:
@@ -284,9 +292,9 @@ async def test_a_shard_may_be_restored_while_another_is_checkpointed(tmp_path: P
     names = world.store.names
 
     class Two(ListSource):
-        async def assigned(self) -> tuple[list[Shard], list[Shard]]:
-            gained, lost = await super().assigned()
-            return ([*gained, other] if gained else []), lost
+        async def assigned(self) -> list[Shard] | None:
+            gained = await super().assigned()
+            return [*gained, other] if gained else gained
 
         async def resume(self, shard: Shard, position: int) -> None:
             if shard == SHARD:

@@ -94,7 +94,6 @@ class Rig:
         self.restored = await restore(
             SHARD,
             memory=self.engine,
-            engine_thread=self.thread,
             store=self.store,
             source=self.source,
             start="earliest",

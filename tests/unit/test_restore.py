@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,11 @@ async def test_a_first_start_is_pinned_at_once(tmp_path: Path, start_at: str, po
     """A crash right after it, and more records, do not move where it began."""
     world = World(plain_feed(50), tmp_path, start=start_at, every_s=1000)
     pipeline = world.pipeline()
+    running = asyncio.create_task(pipeline.run())
+    while not pipeline.live:
+        await asyncio.sleep(0.001)
     pipeline.drain()
-    await pipeline.run()
+    await running
     world.log += plain_feed(5)
     await world.run()
     whole = EchoEngine(SHARD)
@@ -140,7 +144,7 @@ async def test_without_any_whole_checkpoint_nothing_starts(tmp_path: Path) -> No
     world = await checkpointed(tmp_path)
     for path in files(world, "manifest"):
         path.write_bytes(b"")
-    with pytest.raises(CorruptCheckpointError, match=r"every manifest is damaged.*bring the checkpoint folder back"):
+    with pytest.raises(CorruptCheckpointError, match=r"every manifest is damaged.*bring the files back"):
         await start(world)
 
 

@@ -193,7 +193,7 @@ class TestShards:
     def test_a_lost_shard_takes_its_series_with_it(self, told):
         """Else its lag would stand there for ever."""
         told.lagged(SHARD, 5)
-        told.assigned("plant", [], [SHARD])
+        told.released("plant", [SHARD])
         assert value(told, "lag_records", **LABELS) is None
         assert value(told, "shards", source="plant") == 0
         told.lagged(SHARD, 5)  # a late word about it is not heard
@@ -202,7 +202,7 @@ class TestShards:
 
     def test_a_shard_can_come_back(self, told):
         """A rebalance gives and takes."""
-        told.assigned("plant", [], [SHARD])
+        told.released("plant", [SHARD])
         told.assigned("plant", [SHARD])
         told.restored(SHARD, 20)
         assert value(told, "next_position", **LABELS) == 20

@@ -1,0 +1,353 @@
+"""Which shards are ours, and what becomes of them.
+
+    assigned    claim > restore > read            each by itself, while the others go on (T3)
+    due         checkpoint                        in the background, while records go on
+    stalled     rest                              where none became durable for `replay_bound_s`; goes on by itself
+    revoked     stop feeding > finish the poll in flight > alerts > checkpoint > commit > warm     before one deadline
+    fenced      let go at once                    another owner has claimed the shard
+
+A `LiveShard` is one lineage: from a restore to the moment when the shard goes. A poll is bound to the lineage that it
+was read for and dropped when that has ended, so that records which outlive a rebalance, or are read for the second
+time after it, can reach neither the wrong memory nor the right one twice.
+
+What a source awaits while its group rebalances takes the source's `turn`, which the dataflow holds while it carries a
+poll through, and never while it waits for records: those may come only after the rebalance.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+import structlog
+
+from detector.checkpoint.base import Store
+from detector.checkpoint.protocol import Checkpointer, Identity, Outputs, Taken, Written
+from detector.checkpoint.restore import Restored, restore
+from detector.checkpoint.warm import Warm
+from detector.clock import Clock
+from detector.engine import Engine
+from detector.errors import CheckpointError, FencedError, SinkError, SourceError
+from detector.pipeline.live import Input, LiveShard
+from detector.pipeline.standby import WarmShards
+from detector.records import Records, Shard
+from detector.settings import CheckpointSettings, parse_history
+from detector.sinks.deliver import Deliveries
+from detector.sources.base import Source
+from detector.telemetry import Telemetry
+
+_log = structlog.get_logger(__name__)
+
+
+class Shards:
+    """Takes shards in, has them checkpointed and lets them go; see the module."""
+
+    def __init__(
+        self,
+        *,
+        deliveries: Deliveries,
+        store: Store,
+        identity: Identity,
+        telemetry: Telemetry,
+        clock: Clock,
+        settings: CheckpointSettings,
+        engine_thread: Executor,
+        spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
+    ) -> None:
+        self.live: dict[Shard, LiveShard] = {}
+        """The shards that are being read now."""
+        self._restoring: dict[Shard, asyncio.Task[None]] = {}
+        self._leaving: dict[Shard, asyncio.Task[None]] = {}
+        self.warm = WarmShards(store, identity, telemetry, clock, settings.linger_s)
+        self._deliveries, self._store, self._identity = deliveries, store, identity
+        self._telemetry, self._clock, self._settings = telemetry, clock, settings
+        self._engine_thread, self._spawn = engine_thread, spawn
+
+    def is_ours(self, shard: Shard) -> bool:
+        """Whether it is live, on its way in, or on its way out."""
+        return shard in self.live or shard in self._restoring or shard in self._leaving
+
+    def is_restoring(self, source: Source) -> bool:
+        """Whether shards of the source are on their way in."""
+        return any(each.get_name().startswith(_restore_name(source, "")) for each in self._restoring.values())
+
+    def of(self, source: Source) -> list[LiveShard]:
+        """The live shards of a source; a copy, for they come and go while one waits."""
+        return [live for live in self.live.values() if live.input.source is source]
+
+    def is_current(self, live: LiveShard) -> bool:
+        """Whether this lineage still lasts."""
+        return self.live.get(live.shard) is live
+
+    def bound(self, batches: Sequence[Records]) -> list[tuple[LiveShard, Records]]:
+        """Each batch with the lineage that it was read for; call at the moment when a poll ends."""
+        found = [(self.live.get(records.shard), records) for records in batches]
+        return [(live, records) for live, records in found if live is not None and not live.is_resting]
+
+    def still_wanted(self, polled: Sequence[tuple[LiveShard, Records]]) -> list[tuple[LiveShard, Records]]:
+        """Less those of shards that were lost, or began to rest, meanwhile: their records are read again later.
+
+        Raises:
+            SourceError: The source hands over for the second time what the memory has taken already.
+        """
+        wanted = [(live, records) for live, records in polled if self.is_current(live) and not live.is_resting]
+        for live, records in wanted:
+            if len(records) and records.positions[0] < live.position:
+                raise SourceError(
+                    live.shard,
+                    "records were handed over twice",
+                    expected=f"positions from {live.position} on",
+                    got=int(records.positions[0]),
+                    hint="nothing is harmed: the next start replays from the last checkpoint; please report it",
+                )
+        return wanted
+
+    # In -----------------------------------------------------------------------------------------------------------
+
+    async def take_assignments(self, each: Input) -> None:
+        """Begin to restore what was gained."""
+        gained = await each.source.assigned()
+        if gained is None:
+            return
+        self._telemetry.assigned(each.source.name, gained)
+        for shard in gained:
+            self._begin(each, shard)
+
+    def _begin(self, each: Input, shard: Shard, after_s: float = 0.0) -> None:
+        restoring = self._restore(each, shard, after_s)
+        self._restoring[shard] = self._spawn(restoring, _restore_name(each.source, shard))
+
+    async def _restore(self, each: Input, shard: Shard, after_s: float) -> None:
+        """Bring a shard back and start reading it; other shards go on meanwhile (T3)."""
+        await asyncio.sleep(after_s)
+        if leaving := self._leaving.get(shard):
+            await asyncio.wait([leaving])  # it came straight back: its outputs and its memory come first
+        started_s = self._clock.monotonic_s()
+        warm, engine = await self.warm.take(shard), each.new_engine(shard)
+        try:
+            restored = await restore(
+                shard,
+                memory=engine,
+                warm=warm,
+                store=self._store,
+                source=each.source,
+                start=each.start,
+                policies=each.policies,
+                alerts=self._deliveries.alerts,
+                identity=self._identity,
+                clock=self._clock,
+            )
+        except FencedError as error:
+            self._fenced(each, shard, error)
+            return
+        engine = warm.memory if warm is not None and restored.was_warm else engine
+        await each.source.resume(shard, restored.manifest.position)
+        self.live[shard] = self._live_shard(each, engine, restored)
+        del self._restoring[shard]
+        self._tell_restored(restored, self._clock.monotonic_s() - started_s)
+
+    def _live_shard(self, each: Input, engine: Engine, restored: Restored) -> LiveShard:
+        settings = self._settings
+        checkpointer = Checkpointer(
+            manifest=restored.manifest,
+            memory=engine,
+            engine_thread=self._engine_thread,
+            store=self._store,
+            source=each.source,
+            outputs=Outputs(self._deliveries.alerts, self._deliveries.acknowledged()),
+            identity=self._identity,
+            clock=self._clock,
+            every_s=settings.every_s,
+            keep_history=None if settings.keep_history is None else parse_history(settings.keep_history),
+        )
+        position = restored.manifest.position
+        return LiveShard(each, engine, checkpointer, position, restored.replay_until, restored.known_alerts)
+
+    def _tell_restored(self, restored: Restored, took_s: float) -> None:
+        shard, position = restored.manifest.shard, restored.manifest.position
+        for damaged in restored.passed_over:
+            self._telemetry.fell_back(shard)
+            _log.warning("damaged checkpoint passed over", shard=str(shard), error=str(damaged))
+        replay = restored.replay_until - position
+        self._telemetry.restored(
+            shard,
+            position,
+            seconds=took_s,
+            rows=restored.rows,
+            replay=replay,
+            positions_lost=restored.positions_lost,
+            carried_over=restored.carried_over,
+            memory_lost=restored.memory_lost,
+        )
+        _log.info(
+            "shard started without memory" if restored.is_new else "shard restored",
+            shard=str(shard),
+            position=position,
+            fence=restored.manifest.fence,
+            streams=restored.rows,
+            warm=restored.was_warm,
+            replay=replay,
+            took_s=round(took_s, 3),
+        )
+
+    # While ours ---------------------------------------------------------------------------------------------------
+
+    async def tend(self, source: Source) -> None:
+        """Begin the checkpoints that are due, and rest the shards whose checkpoints stall; call between two polls."""
+        for live in self.of(source):
+            if live.writing is None and live.has_moved and live.checkpointer.is_due():
+                await self._begin_checkpoint(live)
+            await self._rest_or_go_on(live)
+
+    async def _begin_checkpoint(self, live: LiveShard) -> None:
+        """It becomes durable while its shard goes on."""
+        taken_s = self._clock.monotonic_s()
+        taken = await live.checkpointer.take(is_replaying=live.is_replaying)
+        live.writing = self._spawn(self._make_durable(live, taken, taken_s), f"checkpoint {live.shard}")
+
+    async def _make_durable(self, live: LiveShard, taken: Taken, taken_s: float) -> None:
+        """A store that fails is tried again later; a sink that fails ends the daemon; another owner takes over."""
+        try:
+            written = await live.checkpointer.make_durable(taken)
+        except FencedError as error:
+            if self.is_current(live):  # else it is on its way out, and learns so again
+                del self.live[live.shard]
+                self._fenced(live.input, live.shard, error)
+                await live.input.source.pause(live.shard)
+        except CheckpointError as error:
+            self._telemetry.checkpoint_failed(live.shard)
+            _log.warning("checkpoint failed", shard=str(live.shard), error=str(error))
+            if not error.retriable and self.is_current(live):
+                raise
+        else:
+            live.moved_s = taken_s if live.has_moved else None
+            self._tell_written(written)
+        finally:
+            live.writing = None
+
+    def _tell_written(self, written: Written) -> None:
+        manifest = written.manifest
+        self._telemetry.checkpointed(
+            manifest.shard,
+            position=manifest.position,
+            seconds=written.took_s,
+            rows=written.rows,
+            size_bytes=written.bytes,
+        )
+
+    async def _rest_or_go_on(self, live: LiveShard) -> None:
+        """Beyond the replay bound a shard rests, so that a crash then need not replay for ever; nothing is lost."""
+        age_s = live.unkept_s(self._clock.monotonic_s())
+        is_stalled = age_s > self._settings.replay_bound_s
+        if is_stalled == live.is_resting or not self.is_current(live):
+            return
+        if is_stalled:
+            live.is_resting = True
+            await live.input.source.pause(live.shard)
+            hint = "it goes on by itself once a checkpoint is durable"
+            _log.warning("shard paused: checkpoints stall", shard=str(live.shard), age_s=round(age_s, 1), hint=hint)
+        else:
+            await live.input.source.resume(live.shard, live.position)
+            live.is_resting = False  # not before: a poll that ended meanwhile brought what is now read again
+            _log.info("shard goes on", shard=str(live.shard), position=live.position)
+        self._telemetry.rested(live.shard, "checkpoints stall" if is_stalled else None)
+
+    # Out ----------------------------------------------------------------------------------------------------------
+
+    async def revoked(self, each: Input, shards: Sequence[Shard], within_s: float) -> None:
+        """Let go of shards that are about to be taken away; returns within the deadline and never raises.
+
+        What is not done by then is left: the next owner replays from the last manifest.
+        """
+        going = [self.live.pop(shard) for shard in shards if shard in self.live]  # from here on they are fed no more
+        for shard in shards:
+            if restoring := self._restoring.pop(shard, None):
+                restoring.cancel()
+        if going:
+            until_s = self._clock.monotonic_s() + within_s
+            leaving = self._spawn(self._leave(each, going, until_s), f"leave {each.source.name}")
+            self._leaving |= dict.fromkeys((live.shard for live in going), leaving)
+            await asyncio.wait([leaving], timeout=within_s)
+        self._telemetry.released(each.source.name, shards)
+
+    async def _leave(self, each: Input, going: Sequence[LiveShard], until_s: float) -> None:
+        """Finish the poll in flight, then alerts, checkpoint, commit; what became durable stays warm."""
+        try:
+            async with each.turn:
+                pass
+            for sink in self._deliveries.alerts.values():
+                await sink.flush()
+            await asyncio.gather(*(self._save_leaving(live, until_s) for live in going))
+        except SinkError as error:
+            _log.warning("outputs not acknowledged: the next owner replays", source=each.source.name, error=str(error))
+        finally:
+            for live in going:
+                del self._leaving[live.shard]
+                self._tell_let_go(live)
+
+    async def _save_leaving(self, live: LiveShard, until_s: float) -> None:
+        try:
+            await self._save(live, until_s)
+        except FencedError as error:
+            self._telemetry.fenced(live.input.source.name, live.shard)
+            _log.warning("last checkpoint refused", shard=str(live.shard), error=str(error))
+        except CheckpointError as error:
+            self._telemetry.checkpoint_failed(live.shard)
+            _log.warning("last checkpoint failed", shard=str(live.shard), error=str(error))
+        if not live.has_moved:
+            self.warm.keep(Warm(live.checkpointer.manifest, live.engine))
+
+    async def _save(self, live: LiveShard, until_s: float = float("inf")) -> None:
+        """The last checkpoint of a shard that is fed no more, where there is time left for one."""
+        if live.writing is not None:
+            await asyncio.wait([live.writing])
+        if live.has_moved and self._clock.monotonic_s() < until_s:
+            taken = await live.checkpointer.take(is_replaying=live.is_replaying)
+            self._tell_written(await live.checkpointer.make_durable(taken, is_last=True))
+
+    def _tell_let_go(self, live: LiveShard) -> None:
+        kept = live.checkpointer.manifest.position
+        _log.info("shard let go", shard=str(live.shard), why="revoked", position=live.position, kept=kept)
+
+    def _fenced(self, each: Input, shard: Shard, error: FencedError) -> None:
+        """Let go of a shard that another owner has claimed, and ask later whether it is still ours.
+
+        Raises:
+            FencedError: Shards of this source never move, so that two replicas must have been given the same.
+        """
+        self._restoring.pop(shard, None)
+        self._telemetry.fenced(each.source.name, shard)
+        reclaim_s = each.source.reclaim_s
+        if reclaim_s is None:
+            hint = (
+                f"two replicas read it: give source {each.source.name!r} of each other partitions, and restart this one"
+            )
+            raise FencedError(shard, error.what, expected=error.expected, got=error.got, hint=hint) from error
+        _log.warning("shard let go", shard=str(shard), why="fenced", error=str(error), asks_again_s=reclaim_s)
+        self._begin(each, shard, after_s=reclaim_s)
+
+    async def finish(self) -> None:
+        """The last checkpoints of all; here a failure counts, for there is no later one."""
+        for restoring in self._restoring.values():
+            restoring.cancel()
+        self._restoring.clear()
+        async with asyncio.TaskGroup() as saving:
+            while self.live:
+                shard, live = self.live.popitem()
+                saving.create_task(self._save_for_good(live), name=f"finish {shard}")
+        if self._leaving:
+            await asyncio.wait(self._leaving.values())
+
+    async def _save_for_good(self, live: LiveShard) -> None:
+        try:
+            await self._save(live)
+        except FencedError as error:
+            if live.input.source.reclaim_s is None:
+                raise
+            _log.warning("last checkpoint refused", shard=str(live.shard), error=str(error))
+
+
+def _restore_name(source: Source, shard: object) -> str:
+    return f"restore {source.name} {shard}"
