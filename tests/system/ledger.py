@@ -137,6 +137,12 @@ def serving(folder: Path, pid: int) -> set[Shard]:
     return {event.shard for event in read(folder, pid) if event.what == "written"}
 
 
+def is_at_work(folder: Path, pid: int) -> bool:
+    """Whether a process has given records to an engine within the last second."""
+    advances = [event.at_s for event in read(folder, pid) if event.what == "advance"]
+    return bool(advances) and time.monotonic() - advances[-1] < 1.0
+
+
 @dataclass
 class Proof:
     """What a ledger shows."""

@@ -59,11 +59,11 @@ class Daemon:
         self._process.kill()
         self._process.join()
 
-    def stop_clock(self) -> None:
+    def freeze(self) -> None:
         """SIGSTOP: it does not know that time goes on."""
         os.kill(self.pid, signal.SIGSTOP)
 
-    def resume_clock(self) -> None:
+    def wake(self) -> None:
         """SIGCONT."""
         os.kill(self.pid, signal.SIGCONT)
 

@@ -29,8 +29,8 @@ from tests.system.conftest import say
 from tests.system.examine import bits, examine, lineage, score_bits
 from tests.system.feed import Feed
 from tests.system.feeder import Feeder
-from tests.system.ledger import serving
-from tests.system.processes import DEADLINE_S, ROOT, Daemon, Tamper
+from tests.system.ledger import is_at_work, serving
+from tests.system.processes import DEADLINE_S, ROOT, Daemon, Tamper, until
 from tests.system.site import BUNDLE, KafkaSite, Site, kafka_site
 
 pytestmark = pytest.mark.system
@@ -133,6 +133,41 @@ async def test_kills_change_nothing(kafka: str, tmp_path: Path, seed: int) -> No
     found = score_bits(await site.scores())
     wide = {where[1:]: each for where, each in found.items() if where[0] == site.topics["wide"]}
     assert wide == await scored_offline(site, feeds["wide"])
+
+
+async def run_killed_in_turn(site: KafkaSite, kills: int, rng: random.Random) -> Counter[str]:
+    """Two replicas of a group, killed in turn, each when it has work to lose."""
+    counts: Counter[str] = Counter()
+    replicas = [site.start(), site.start()]
+    try:
+        async with Feeder(site, PER_S) as feeder:
+            for number in range(kills):
+                victim = replicas[number % 2]
+                await until(lambda victim=victim: is_at_work(site.ledger, victim.pid), "the victim has work")
+                await asyncio.sleep(rng.uniform(0.0, 2.0))
+                counts["at work"] += is_at_work(site.ledger, victim.pid)
+                victim.kill()
+                replicas[number % 2] = site.start()
+            await feeder.finish()
+        await finish(site, replicas)
+    finally:
+        for replica in replicas:
+            replica.end()
+    return counts
+
+
+@pytest.mark.timeout(120 + 30 * GROUP_KILLS)
+async def test_kills_in_a_group_change_nothing(kafka: str, tmp_path: Path, seed: int) -> None:
+    """The same where the shards of the dead go to the other replica."""
+    feeds = {"wide": Feed(seed), "narrow": Feed(seed, narrow=True)}
+    site = await kafka_site(kafka, tmp_path, feeds, group_session_s=SESSION_S)
+    counts = await run_killed_in_turn(site, GROUP_KILLS, random.Random(seed))
+    faults, proof = await examine(site), lineage(site)
+    say(f"kills {dict(counts)}, {sum(map(len, feeds.values()))} records, ledger {dict(proof.counts)}")
+    assert faults == Counter()
+    assert proof.faults == []
+    assert counts["at work"] >= GROUP_KILLS * 3 / 4, f"few kills hit a replica at work: {counts}"
+    assert proof.counts["claim"] >= len(site.ends()) + 2 * GROUP_KILLS, "the shards did not move"
 
 
 @pytest.mark.timeout(120)
