@@ -1,8 +1,6 @@
-"""What Kafka sources and sinks have in common: how a broker is reached, asked about itself, and read once.
+"""What Kafka sources, sinks and the store in a topic have in common: asking a cluster about itself, reading a span.
 
-Given the `KafkaClientSettings` of an edge. aiokafka is imported here and in the two edges only. The traps T1 to T13 of
-that client, found by measurement, are named at the line that avoids each; the event loop is the default one, since
-uvloop's closed transports raise what the client does not catch (T9).
+How a broker is reached is told in `kafka_connect`. aiokafka is imported in these two, the edges and the store only.
 """
 
 from __future__ import annotations

@@ -8,8 +8,9 @@ Looked for in this order:
    kept in `.cache/kafka`.
 
 `broker()` is a context manager that yields `host:port`; `python -m tests.kafka.broker` runs one until it is
-interrupted. A broker started here listens on loopback only, on free ports, keeps its log in a temporary folder and is
-ended by its own process id (or container id).
+interrupted. `own_broker()` yields a `Broker` of the third kind, which a test may freeze, stop and start again, and
+which may have more listeners (`tests/kafka/security.py`). A broker started here listens on loopback only, on free
+ports, keeps its log in a temporary folder and is ended by its own process id (or container id).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.kafka.topics import is_up
@@ -78,7 +80,7 @@ def _docker_answers() -> bool:
 def _in_docker() -> Iterator[str]:
     if not _docker_answers():
         raise NoBrokerError("no Docker engine answers")
-    port, controller = _free_ports()
+    port, controller = _free_ports(2)
     settings = _properties(port, controller, listen="0.0.0.0", folder="/tmp/kafka-logs")
     environment = [f"--env=KAFKA_{key.upper().replace('.', '_')}={value}" for key, value in settings.items()]
     publish = f"--publish=127.0.0.1:{port}:{port}"  # the listener is open inside the container only
@@ -93,36 +95,93 @@ def _in_docker() -> Iterator[str]:
 
 @contextlib.contextmanager
 def _in_java() -> Iterator[str]:
+    with own_broker() as running:
+        yield running.address
+
+
+@dataclass(frozen=True)
+class Listener:
+    """One more way into a broker."""
+
+    name: str
+    """Its security protocol: SSL, SASL_SSL and so on."""
+    settings: Mapping[str, object]
+    """The broker's properties, without the prefix that names the listener."""
+
+
+class Broker:
+    """A broker as a process of ours: one KRaft node, always on the same ports and the same log."""
+
+    def __init__(self, folder: Path, listeners: Sequence[Listener]) -> None:
+        self._folder, self._process = folder, None
+        self._java = ["java", "-Xmx512m", "-Xms128m", "-cp", f"{_jars()}/*"]
+        port, controller, *others = _free_ports(2 + len(listeners))
+        self.address = f"127.0.0.1:{port}"
+        """Where it listens without any security."""
+        self.addresses = {each.name: f"localhost:{at}" for each, at in zip(listeners, others, strict=True)}
+        """Where the other listeners are."""
+        settings = dict(_properties(port, controller, listen="127.0.0.1", folder=f"{folder}/data"))
+        for each in listeners:
+            for key in ("listeners", "advertised.listeners"):
+                settings[key] = f"{settings[key]},{each.name}://{self.addresses[each.name]}"
+            settings["listener.security.protocol.map"] += f",{each.name}:{each.name}"
+            prefix = f"listener.name.{each.name.lower()}."
+            settings |= {prefix + key: value for key, value in each.settings.items()}
+        self._properties = folder / "server.properties"
+        self._properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+
+    def format(self, *options: str) -> None:
+        """Make the log's folder fit for use, once."""
+        tool = ["-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool", "format", "-t", _cluster_id()]
+        _run([*self._java, *tool, "-c", str(self._properties), *options], _START_S)
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        output = self._folder / "output.txt"
+        with output.open("ab") as log:
+            # A session of its own: an interrupt typed at pytest ends the tests first, then the broker.
+            self._process = subprocess.Popen(
+                [*self._java, "kafka.Kafka", str(self._properties)],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        _wait_until_up(self.address, self._process, output)
+
+    def freeze(self) -> None:
+        """SIGSTOP: connections stay, and nobody answers."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self._process.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """SIGTERM, whatever state it is in; connections are refused until the next start."""
+        if self._process is not None:
+            process, self._process = self._process, None
+            process.send_signal(signal.SIGCONT)
+            _end(process)
+
+
+@contextlib.contextmanager
+def own_broker(listeners: Sequence[Listener] = (), scram: Sequence[str] = ()) -> Iterator[Broker]:
+    """A broker that the test may stop and start again.
+
+    Args:
+        listeners: Beside the one without security.
+        scram: Users, as `kafka-storage format --add-scram` takes them.
+    """
     if shutil.which("java") is None:
         raise NoBrokerError("java is not installed")
-    classpath = f"{_jars()}/*"
     with tempfile.TemporaryDirectory(prefix="tidewarden-kafka-", ignore_cleanup_errors=True) as folder:
-        port, controller = _free_ports()
-        properties = Path(folder) / "server.properties"
-        settings = _properties(port, controller, listen="127.0.0.1", folder=f"{folder}/data")
-        properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
-        java = ["java", "-Xmx512m", "-Xms128m", "-cp", classpath]
-        tool = [
-            "-XX:TieredStopAtLevel=1",
-            "kafka.tools.StorageTool",
-            "format",
-            "-t",
-            _cluster_id(),
-            "-c",
-            str(properties),
-        ]
-        _run([*java, *tool], _START_S)
-        output = Path(folder) / "output.txt"
-        with output.open("wb") as log:
-            # A session of its own: an interrupt typed at pytest ends the tests first, then the broker.
-            process = subprocess.Popen(
-                [*java, "kafka.Kafka", str(properties)], stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )
+        running = Broker(Path(folder), listeners)
+        running.format(*[option for user in scram for option in ("--add-scram", user)])
         try:
-            _wait_until_up(f"127.0.0.1:{port}", process, output)
-            yield f"127.0.0.1:{port}"
+            running.start()
+            yield running
         finally:
-            _end(process)
+            running.stop()
 
 
 def _jars() -> Path:
@@ -176,11 +235,12 @@ def _cluster_id() -> str:
     return urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode().replace("-", "A").replace("_", "B")
 
 
-def _free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
 
 
 def _wait_until_up(address: str, process: subprocess.Popen[bytes] | None, output: Path | None = None) -> None:
