@@ -30,7 +30,9 @@ _OURS = {
     "demo": "Watch Tidewarden find faults in a synthetic plant.",
     "score": "Score files offline, with the engine that serves.",
     "check": "Check a configuration and its bundles, and with --connect what it connects to.",
-    "inspect": "Look into a bundle, a checkpoint, or one stream's memory.",
+    "inspect": "Look into a bundle, or a folder of checkpoints.",
+    "state": "List, show, export, import, fork and compare streams' memory.",
+    "verify": "Compute a range of the past again and compare it with what was sent.",
     "schema": "Print the JSON Schema of the configuration or of alerts.",
 }
 """Module in detector.commands, and the line that `--help` shows without importing it."""

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.checkpoint.base import Store, segment_name
-from detector.checkpoint.format import ArenaLineage, BundleLineage, Manifest, merge
+from detector.checkpoint.format import Manifest, merge
+from detector.checkpoint.lineage import Identity, check_bundles, with_rows, with_running
 from detector.checkpoint.protocol import created, write_manifest
 from detector.checkpoint.restore import claim, load
 from detector.checkpoint.segments import read_segments, write_segment
@@ -104,24 +105,8 @@ def at_rest(rows: ArenaRows) -> ArenaRows:
     return replace(rows, arrays={**rows.arrays, "decide": decide, "band": band})
 
 
-def lineage(
-    manifest: Manifest, arenas: Sequence[ArenaRows], others: Sequence[Manifest]
-) -> tuple[list[ArenaLineage], list[BundleLineage]]:
-    """Who made these rows, as `manifest` and the `others` know it; the order of first sight is part of the memory."""
-    known = dict.fromkeys(arena for each in (manifest, *others) for arena in each.arenas)
-    there = {(rows.detector, rows.bundle_sha256, rows.channels) for rows in arenas}
-    made = [arena for arena in known if (arena.detector, arena.bundle_sha256, arena.channels) in there]
-    bundles = dict.fromkeys(bundle for each in (manifest, *others) for bundle in each.bundles)
-    return list(dict.fromkeys([*manifest.arenas, *made])), list(bundles)
-
-
 async def rewrite(
-    store: Store,
-    manifest: Manifest,
-    change: Callable[[Held], list[ArenaRows]],
-    *,
-    others: Sequence[Manifest] = (),
-    clock: Clock,
+    store: Store, manifest: Manifest, change: Callable[[Held], list[ArenaRows]], identity: Identity, clock: Clock
 ) -> Manifest:
     """Make a new checkpoint of a shard in which `change` was done to its rows; whoever owns it is fenced.
 
@@ -131,46 +116,53 @@ async def rewrite(
         store: Where it lies.
         manifest: What the shard starts from where it has no checkpoint yet.
         change: Given all rows, gives the warm ones to be; it is tried before the shard is claimed.
-        others: Manifests that know where further rows come from.
+        identity: The bundles that run; rows of others are taken over as at a restore.
         clock: For the manifest's `created`.
 
     Raises:
         InputError: `change` refuses; nothing was touched.
+        LineageError: Rows that are there are of another bundle and can't be taken over; nothing was touched.
         CheckpointError: The store failed, or the shard was claimed by somebody else meanwhile.
     """
-    change(await _newest(store, manifest))
+    change(await newest(store, manifest, identity))
     fence = await claim(store, manifest.shard)
-    held = await _newest(store, manifest)  # again: its owner may have made one more checkpoint before our claim
-    rows = change(held)
-    epoch = held.manifest.epoch + 1
+    held = await newest(store, manifest, identity)  # again: its owner may have gone on until our claim
+    rows, epoch = change(held), held.manifest.epoch + 1
     segment = await write_segment(store, manifest.shard, segment_name(fence, epoch), rows)
-    arenas, bundles = lineage(held.manifest, rows, others)
     changed = msgspec.structs.replace(
-        held.manifest,
+        with_rows(held.manifest, rows, identity, full=True),
         fence=fence,
         epoch=epoch,
         segments=[segment],
-        arenas=arenas,
-        bundles=bundles,
         created=created(clock),
     )
     await write_manifest(store, changed)
     return changed
 
 
-async def _newest(store: Store, manifest: Manifest) -> Held:
+async def newest(store: Store, manifest: Manifest, identity: Identity) -> Held:
+    """The rows of the newest checkpoint as the bundles that run take them; none where there is no checkpoint.
+
+    Raises:
+        LineageError: They can't be taken over.
+        CheckpointError: The newest checkpoint is damaged: to build on the one before would lose what it knew.
+    """
     loaded = await load(store, manifest.shard)
     if loaded is None:
-        return Held(manifest, [], [])
+        return Held(with_running(manifest, identity), [], [])
+    where = store.where(manifest.shard)
     if loaded.passed_over:
         raise CheckpointError(
-            store.where(manifest.shard),
+            where,
             "the newest checkpoint is damaged",
             expected="a whole one to change",
             got=loaded.passed_over[0],
             hint="start the daemon: it goes on from the one before and writes a new one",
         )
-    return await read_held(store, loaded.manifest)
+    carry, _ = check_bundles(loaded.manifest, where, identity)
+    held = await read_held(store, loaded.manifest)
+    warm, cold = [carry(rows) for rows in held.warm], [carry(rows) for rows in held.cold]
+    return Held(with_running(held.manifest, identity), merge(warm), merge(cold))
 
 
 def _rows(rows: ArenaRows, keep: NDArray[np.bool_]) -> ArenaRows:

@@ -1,0 +1,240 @@
+"""What is told of shards and of streams' memory: facts as plain documents, and in words. No I/O.
+
+A row is opaque to the daemon. The manifest names its parts (the bundle's row layout), and those that our own training
+writes are put in words too; of any other bundle the names and numbers are shown as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.checkpoint.edit import Held
+from detector.checkpoint.format import Manifest
+from detector.commands.output import utc
+from detector.model.rows import RowLayout
+from detector.records import NO_TIME, ArenaRows
+from detector.stages.decide import open_slots
+
+_PHASES = ("calm", "stirred: a run of elevated scores", "risen: a run with a strange sample", "an anomaly is open")
+
+
+def shard_facts(held: Held, history: int, where: str) -> dict[str, Any]:
+    """What a shard's checkpoint holds."""
+    manifest = held.manifest
+    return {
+        "cluster": manifest.cluster,
+        "topic": manifest.topic,
+        "partition": manifest.partition,
+        "where": where,
+        "position": manifest.position,
+        "created": manifest.created,
+        "highest_event": utc(manifest.highest_event_ns),
+        "streams": len(held.streams),
+        "warm": sum(len(rows.streams) for rows in held.warm),
+        "cold": sum(len(rows.streams) for rows in held.cold),
+        "open_anomalies": sum(len(open_slots(_decide(rows))) for rows in held.arenas),
+        "gaps": [[gap.start, gap.end] for gap in manifest.gaps],
+        "lost_positions": sum(gap.end - gap.start for gap in manifest.gaps),
+        "history": history,
+        "bytes": sum(segment.bytes for segment in (*manifest.segments, *manifest.cold)),
+        "segments": len(manifest.segments),
+        "epoch": manifest.epoch,
+        "fence": manifest.fence,
+        "arenas": [
+            {
+                "detector": arena.detector,
+                "bundle": arena.bundle,
+                "bundle_sha256": arena.bundle_sha256,
+                "channels": list(arena.channels),
+            }
+            for arena in manifest.arenas
+        ],
+    }
+
+
+def stream_lines(held: Held) -> Iterator[dict[str, Any]]:
+    """One line per stream: when it was last heard, whether an anomaly is open, where its row is."""
+    for kind, arenas in (("warm", held.warm), ("cold", held.cold)):
+        for rows in arenas:
+            decide, last_ns = _decide(rows), rows.arrays["last_ns"].tolist()
+            is_open = set(open_slots(decide).tolist())
+            for row, stream in enumerate(rows.streams):
+                yield {
+                    "stream": stream,
+                    "shard": str(held.manifest.shard),
+                    "detector": rows.detector,
+                    "last_sample": utc(last_ns[row]),
+                    "open_since": utc(int(decide["fired_ns"][row])) if row in is_open else None,
+                    "row": kind,
+                }
+
+
+def stream_facts(manifest: Manifest, rows: ArenaRows, row: int, layout: RowLayout | None) -> dict[str, Any]:
+    """All that is remembered of one stream, named."""
+    arrays = {name: column[row] for name, column in rows.arrays.items()}
+    decide = {name: _plain(name, arrays["decide"][name].item()) for name in arrays["decide"].dtype.names}
+    made = next((each.bundle for each in manifest.arenas if each.bundle_sha256 == rows.bundle_sha256), None)
+    return {
+        "stream": rows.streams[row],
+        "shard": str(manifest.shard),
+        "position": manifest.position,
+        "detector": rows.detector,
+        "bundle": made,
+        "bundle_sha256": rows.bundle_sha256,
+        "channels": list(rows.channels),
+        "labels": rows.labels[row],
+        "last_sample": utc(int(arrays["last_ns"])),
+        "gaps": [[gap.start, gap.end] for gap in manifest.gaps],
+        "decide": decide,
+        "band": arrays["band"].tolist(),
+        "joined": _joined(arrays, rows.channels),
+        "row": explain(layout, np.asarray(arrays["state"]), rows.channels),
+    }
+
+
+def explain(layout: RowLayout | None, row: NDArray[Any], channels: Sequence[str]) -> dict[str, Any]:
+    """Name what a row holds; plain floats where nobody knows its layout."""
+    if layout is None:
+        return {"floats": row.tolist()}
+    joint, width = layout.width("joint"), layout.width("channel")
+    blocks = {name: row[joint + at * width : joint + (at + 1) * width] for at, name in enumerate(channels)}
+    return {
+        "joint": _named(layout, "joint", row),
+        "channels": {name: _named(layout, "channel", block) for name, block in blocks.items()},
+    }
+
+
+def _named(layout: RowLayout, scope: str, block: NDArray[Any]) -> dict[str, Any]:
+    return {
+        part.name: block[part.offset : part.offset + part.width].reshape(part.shape).tolist()
+        for part in layout.parts
+        if part.scope == scope
+    }
+
+
+def _joined(arrays: Mapping[str, Any], channels: Sequence[str]) -> dict[str, Any] | None:
+    """Narrow records: the sample that has not closed yet."""
+    if "join_ns" not in arrays or int(arrays["join_ns"]) == NO_TIME:
+        return None
+    arrived = [name for name, is_there in zip(channels, arrays["join_arrived"].tolist(), strict=True) if is_there]
+    return {"time": utc(int(arrays["join_ns"])), "arrived": arrived}
+
+
+# In words -------------------------------------------------------------------------------------------------------------
+
+
+def in_words(facts: Mapping[str, Any], warm_up: int | None) -> list[str]:
+    """What the memory of a stream comes to."""
+    row = facts["row"]
+    joint: Mapping[str, Any] = row.get("joint", {})
+    lines = [f"{facts['stream']}: {facts['shard']}, position {facts['position']}"]
+    lines.append(f"  watched by {facts['detector']} ({facts['bundle']}); last sample {facts['last_sample'] or 'never'}")
+    if facts["labels"]:
+        lines.append("  labels " + ", ".join(f"{name}={value}" for name, value in sorted(facts["labels"].items())))
+    if facts["gaps"]:
+        lost = sum(end - start for start, end in facts["gaps"])
+        lines.append(f"  its shard lost {lost:,} positions in {len(facts['gaps'])} gaps")
+    if joined := facts["joined"]:
+        lines.append(f"  a sample of {joined['time']} is open: {', '.join(joined['arrived'])} arrived")
+    lines += _warm_up(joint, warm_up) + _evidence(joint) + _rate(facts["decide"]) + _anomaly(facts["decide"])
+    for name, channel in row.get("channels", {}).items():
+        lines += _channel(name, channel)
+    return lines
+
+
+def _warm_up(joint: Mapping[str, Any], warm_up: int | None) -> list[str]:
+    if "samples" not in joint:
+        return []
+    seen = f"  {joint['samples']:,.0f} samples seen"
+    if warm_up is None:
+        return [seen]
+    left = warm_up - joint["samples"]
+    return [f"{seen}; warming up, {left:,.0f} to go" if left > 0 else f"{seen}; the warm-up of {warm_up:,} is over"]
+
+
+def _evidence(joint: Mapping[str, Any]) -> list[str]:
+    if not {"median", "high", "excess"} <= joint.keys():
+        return []
+    return [
+        f"  strangeness is usually {joint['median']:.3g}, one sample in 50 above {joint['high']:.3g}, "
+        f"by {joint['excess']:.3g}"
+    ]
+
+
+def _rate(decide: Mapping[str, Any]) -> list[str]:
+    return [
+        f"  a sample every {decide['elapsed_mean_s']:.4g} s; {decide['exceedances']:,} over the threshold "
+        f"in {decide['clusters']:,} clusters"
+    ]
+
+
+def _anomaly(decide: Mapping[str, Any]) -> list[str]:
+    if decide["phase"] < len(_PHASES) - 1:
+        cool = decide["cool_until_ns"]
+        return [f"  {_PHASES[decide['phase']]}" + (f"; nothing fires before {cool}" if cool else "")]
+    return [
+        f"  {_PHASES[-1]} since {decide['run_started_ns']}: fired {decide['fired_ns']}",
+        f"    at offset {decide['fired_position']}, threshold {decide['fired_threshold']:.3g} nines",
+        f"    peak {decide['peak']:.3g} nines, {decide['strange']:,} strange samples, {decide['calm']:,} calm since",
+        f"    message {decide['sequence']} was the last, {decide['message_ns']}",
+    ]
+
+
+def _channel(name: str, channel: Mapping[str, Any]) -> list[str]:
+    """The running scale of a channel and its evidence, as our own bundles keep them."""
+    lines = [f"  {name}"]
+    if {"mean_high", "mean_low", "variance", "change_scale", "count"} <= channel.keys():
+        mean, spread = channel["mean_high"] + channel["mean_low"], math.sqrt(max(0.0, channel["variance"]))
+        lines.append(f"    mean {mean:.6g}, spread {spread:.3g}, usual change {channel['change_scale']:.3g}")
+    if {"origin_high", "origin_low"} <= channel.keys():
+        last = channel["origin_high"] + channel["origin_low"]
+        seen = f", {channel['since']:.4g} s before the stream's last sample" if channel.get("since") else ""
+        lines.append(f"    last value {last:.6g}{seen}; {channel['count']:,.0f} values seen")
+    if {"averages", "feature_mean", "feature_variance"} <= channel.keys():
+        lines.append(f"    evidence: {len(channel['averages'])} features with their usual means and spreads (--json)")
+    return lines
+
+
+# Differences ----------------------------------------------------------------------------------------------------------
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Fields that differ, the largest relative difference first, then what is no number, by name."""
+    first, second = dict(flat(one)), dict(flat(other))
+    found = [
+        (name, first.get(name), second.get(name))
+        for name in dict.fromkeys([*first, *second])
+        if first.get(name) != second.get(name)
+    ]
+    return sorted(found, key=lambda each: (-_size(each[1], each[2]), each[0]))
+
+
+def flat(document: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves with their path."""
+    if isinstance(document, Mapping) and document:
+        for name, value in document.items():
+            yield from flat(value, f"{path}.{name}" if path else name)
+    elif isinstance(document, list) and any(isinstance(each, float | list) for each in document):
+        for number, value in enumerate(document):
+            yield from flat(value, f"{path}.{number}")
+    else:
+        yield path, document
+
+
+def _size(one: Any, other: Any) -> float:
+    if not (isinstance(one, int | float) and isinstance(other, int | float)):
+        return 0.0
+    return abs(one - other) / max(abs(one), abs(other))
+
+
+def _decide(rows: ArenaRows) -> NDArray[Any]:
+    return rows.arrays["decide"]
+
+
+def _plain(name: str, value: float) -> float | str | None:
+    return utc(int(value)) if name.endswith("_ns") else value
