@@ -41,7 +41,7 @@ class RecordSettings(_Section):
     """Which field of a record is what. The defaults read `{"stream": ..., "time": ..., "values": {...}}`."""
 
     format: Literal["json", "msgpack"] = "json"
-    """How a record's value is encoded."""
+    """How a record's value is encoded; msgpack for Kafka only. A MessagePack timestamp is a time in any `time_unit`."""
     stream: str | None = "stream"
     """Field with the stream's key; null takes the record's own key (Kafka) or the file's name."""
     time: str | None = "time"
@@ -179,7 +179,18 @@ class FileSourceSettings(_Section):
     start: Literal["earliest", "latest", "fail"] = "earliest"
     """Where a shard without a checkpoint begins; pinned by a manifest at once."""
     record: RecordSettings = RecordSettings()
-    """How a line is read; for CSV and Parquet `stream` and `time` name columns."""
+    """How a line is read; for CSV and Parquet `stream` and `time`, and of narrow records `channel` and `value`, name
+    columns."""
+
+    @model_validator(mode="after")
+    def _lines_are_text(self) -> FileSourceSettings:
+        if self.record.format != "json":
+            raise ValueError("expected record.format json: a file's records are lines; MessagePack comes from Kafka")
+        if self.record.channel is not None and self.channels is not None:
+            raise ValueError(
+                "expected channels, or record.channel (narrow records), the column that names them; got both"
+            )
+        return self
 
 
 class PlantSourceSettings(_Section):
@@ -198,6 +209,12 @@ class PlantSourceSettings(_Section):
     """Where a shard without a checkpoint begins."""
     record: RecordSettings = RecordSettings()
     """How a record is read."""
+
+    @model_validator(mode="after")
+    def _records_are_the_plants(self) -> PlantSourceSettings:
+        if self.record.format != "json" or self.record.channel is not None:
+            raise ValueError("expected record.format json and no record.channel: the plant sends wide JSON")
+        return self
 
 
 SourceSettings: TypeAlias = Annotated[

@@ -11,11 +11,12 @@ there, but only where something could be silent, which is rare.
     engine   the stages in their order; silence; memory
     lane     a detector and what follows from its settings
     poll     one poll on its way
+    partials samples of narrow records of which not all has arrived
 """
 
 from __future__ import annotations
 
 from detector.engine.engine import Engine
-from detector.engine.lane import Detector
+from detector.engine.lane import Detector, require_channels
 
-__all__ = ["Detector", "Engine"]
+__all__ = ["Detector", "Engine", "require_channels"]

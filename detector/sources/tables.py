@@ -5,7 +5,8 @@ them means one way to decode, one set of reasons to reject. A row that is no row
 as it stands and rejected further on, like any broken record.
 
 Of CSV (UTF-8, commas, a header line, no line breaks inside cells) and Parquet the stream, the time and the channels
-are columns. Without `channels` in the settings every other column is one whose first cell is a number or empty.
+are columns. Without `channels` in the settings every other column is one whose first cell is a number or empty. In
+narrow records the channel's name and its value are a column each.
 """
 
 from __future__ import annotations
@@ -241,6 +242,12 @@ class _Row:
         self._path, self._columns, self._record = path, list(columns), record
         self._stream = None if record.stream is None else self._at(record.stream, "stream", "null, one stream per file")
         self._time = None if record.time is None else self._at(record.time, "time", "the column with the time")
+        self._texts = [] if record.stream is None or self._stream is None else [(record.stream, self._stream)]
+        if record.channel is not None:
+            at = self._at(record.channel, "record.channel", "the column with the channel's name")
+            self._texts.append((record.channel, at))
+            self._channels = [(record.value, self._at(record.value, "record.value", "the column with the value"))]
+            return
         named = settings.channels or record.channels
         if named is None:
             used = {self._stream, self._time}
@@ -264,10 +271,10 @@ class _Row:
             return line
         record = self._record
         values: dict[str, object] = {name: _number(cells[at]) for name, at in self._channels}
-        document: dict[str, object] = values if record.values is None else {record.values: values}
-        if record.stream is not None and self._stream is not None:
-            stream = cells[self._stream]
-            document[record.stream] = stream if stream is None else str(stream)
+        is_flat = record.channel is not None or record.values is None
+        document: dict[str, object] = values if is_flat else {str(record.values): values}
+        for name, at in self._texts:
+            document[name] = None if cells[at] is None else str(cells[at])
         if record.time is not None and self._time is not None:
             time = cells[self._time]
             document[record.time] = time if record.time_unit == "iso8601" else _number(time)
