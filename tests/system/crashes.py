@@ -12,14 +12,17 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from detector import app
-from detector.checkpoint import store_dir
+from detector.checkpoint import store_dir, store_kafka, store_object
 from detector.checkpoint.base import Store
+from detector.checkpoint.kafka_log import LogWriter
+from detector.checkpoint.store_kafka import KafkaStore
 from detector.engine import engine as engine_module
 from detector.records import Records, Shard
 from detector.sources.base import Source
@@ -43,6 +46,9 @@ _POLL_RECORDS = 60  # of all shards together
 _BESIDE = 3  # polls that may still be under way when the last calm record was read
 _EVERY = 3  # polls; each so manieth waits for the checkpoints under way, the others go on beside them
 _PATIENCE_S = 2.0
+_CHUNK_BYTES = 700  # of the topic of checkpoints, where a blob is to be torn
+_ACKNOWLEDGED_S = 0.2  # within it the broker has what was sent
+_UNDER_WAY_S = 0.001
 _ANYWHERE_S = 0.04  # between two hits of the timer
 
 
@@ -78,7 +84,9 @@ def crash_at(point: str, hit: int, calm: Mapping[Shard, int], marker: Path) -> N
     if point == "in a wave":
         _before(engine_module, "decide", crash.here)
     elif point in ("torn rows", "torn manifest", "rows unnamed"):
-        store_dir.os = _CrashingOs(point, crash)  # type: ignore[assignment]  # from outside
+        prefix = "manifest-" if point == "torn manifest" else "segment-"
+        for tear in (_tear_files, _tear_records, _tear_objects):
+            tear(crash, prefix, is_whole=point == "rows unnamed")
     elif point in ("outputs acknowledged", "rows, no manifest", "a manifest"):
         wrap_store(partial(_CrashingStore, point, crash))
     elif point == "anywhere":
@@ -133,35 +141,83 @@ class _CrashingStore:
             self._crash.here()
 
 
-class _CrashingOs:
-    """The module `os` for the store in folders; the process may die when a file is synced or gets its name."""
+def _tear_files(crash: Crash, prefix: str, *, is_whole: bool) -> None:
+    """Half of the file is there, or all of it, and its name is not."""
+    takeovers = _Takeovers()
 
-    def __init__(self, point: str, crash: Crash) -> None:
-        self._crash, self._takeovers = crash, _Takeovers()
-        self._prefix = "manifest-" if point == "torn manifest" else "segment-"
-        self._is_torn = point != "rows unnamed"
+    def is_hit(path: Path) -> bool:
+        if not path.name.startswith(prefix) or (prefix == "manifest-" and takeovers.is_one(path.parent)):
+            return False
+        return crash.is_time()
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(os, name)
-
-    def fsync(self, descriptor: int) -> None:
-        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
-        if self._is_torn and self._is_hit(path):
+    def fsync(descriptor: int) -> None:
+        if not is_whole and is_hit(Path(os.readlink(f"/proc/self/fd/{descriptor}"))):
             os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
-            self._crash.die()
+            crash.die()
         os.fsync(descriptor)
 
-    def replace(self, before: Path, after: Path) -> None:
-        if not self._is_torn and self._is_hit(Path(after)):
-            self._crash.die()
+    def replace(before: Path, after: Path) -> None:
+        if is_whole and is_hit(Path(after)):
+            crash.die()
         os.replace(before, after)
 
-    def _is_hit(self, path: Path) -> bool:
-        if not path.name.startswith(self._prefix):
-            return False
-        if self._prefix == "manifest-" and self._takeovers.is_one(path.parent):
-            return False
-        return self._crash.is_time()
+    store_dir.os = _But(os, fsync=fsync, replace=replace)  # type: ignore[assignment]  # from outside
+
+
+def _tear_records(crash: Crash, prefix: str, *, is_whole: bool) -> None:
+    """Half of the chunks, made small for that, are in the log; or all of them, and nobody was told."""
+    plain_start, plain_packed, plain_append = KafkaStore.start, store_kafka.packed, LogWriter.append
+    takeovers = _Takeovers()
+
+    async def start(store: KafkaStore) -> None:
+        await plain_start(store)
+        store._chunk_bytes = _CHUNK_BYTES
+
+    def packed(shard: Shard, name: str, number: int, write: str, of: int, chunk: Any) -> Any:
+        is_ours = name.startswith(prefix) and number == of // 2 and not is_whole
+        if is_ours and not (prefix == "manifest-" and takeovers.is_one(shard)) and crash.is_time():
+            time.sleep(_ACKNOWLEDGED_S)
+            crash.die()
+        return plain_packed(shard, name, number, write, of, chunk)
+
+    async def append(log: LogWriter, *arguments: Any) -> list[int]:
+        offsets = await plain_append(log, *arguments)
+        if is_whole and arguments[-1].startswith(f"write {prefix}"):
+            crash.here()
+        return offsets
+
+    KafkaStore.start, LogWriter.append = start, append  # type: ignore[method-assign]  # from outside
+    store_kafka.packed = packed
+
+
+def _tear_objects(crash: Crash, prefix: str, *, is_whole: bool) -> None:
+    """The request is under way, and whether the object appears is chance; or it is answered, and nobody was told."""
+    takeovers, plain = _Takeovers(), store_object.obstore.put_async
+
+    async def put_async(objects: Any, path: str, *arguments: Any, **more: Any) -> Any:
+        folder, _, name = path.rpartition("/")
+        is_ours = name.startswith(prefix) and not (prefix == "manifest-" and takeovers.is_one(folder))
+        request = plain(objects, path, *arguments, **more)
+        if is_ours and not is_whole and crash.is_time():
+            time.sleep(_UNDER_WAY_S)  # the request goes on in a thread of its own
+            crash.die()
+        answer = await request
+        if is_ours and is_whole:
+            crash.here()
+        return answer
+
+    store_object.obstore = _But(store_object.obstore, put_async=put_async)
+
+
+class _But:
+    """A module, but for some of its functions."""
+
+    def __init__(self, module: Any, **functions: Callable[..., Any]) -> None:
+        self._module = module
+        self.__dict__ |= functions
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
 
 
 class _Commits:
