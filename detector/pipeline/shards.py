@@ -267,7 +267,8 @@ class Shards:
                 restoring.cancel()
         if going:
             until_s = self._clock.monotonic_s() + within_s
-            leaving = self._spawn(self._leave(each, going, until_s), f"leave {each.source.name}")
+            # Not in the group of tasks, which may be failing right now and would take no more.
+            leaving = asyncio.create_task(self._leave(each, going, until_s), name=f"leave {each.source.name}")
             self._leaving |= dict.fromkeys((live.shard for live in going), leaving)
             await asyncio.wait([leaving], timeout=within_s)
         self._telemetry.released(each.source.name, shards)
@@ -305,6 +306,9 @@ class Shards:
             await asyncio.wait([live.writing])
         if live.has_moved and self._clock.monotonic_s() < until_s:
             taken = await live.checkpointer.take(is_replaying=live.is_replaying)
+            if taken.snapshot.next_position != live.position:  # a sink failed in the middle of a poll
+                what = "the last poll did not reach the sinks"
+                raise CheckpointError(live.shard, what, expected=live.position, got=taken.snapshot.next_position)
             self._tell_written(await live.checkpointer.make_durable(taken, is_last=True))
 
     def _tell_let_go(self, live: LiveShard) -> None:
@@ -347,6 +351,12 @@ class Shards:
             if live.input.source.reclaim_s is None:
                 raise
             _log.warning("last checkpoint refused", shard=str(live.shard), error=str(error))
+
+    def abandon(self) -> None:
+        """Forget everything: the pipeline is over, well or not, and nothing more is expected of it."""
+        self.live.clear()
+        for leaving in self._leaving.values():
+            leaving.cancel()
 
 
 def _restore_name(source: Source, shard: object) -> str:

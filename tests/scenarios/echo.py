@@ -50,6 +50,8 @@ def plain_feed(count: int, streams: int = 5, seed: int = 1) -> list[S]:
 class EchoEngine:
     """An engine whose memory is a checksum over all that a stream sent, so that a lost or doubled record shows."""
 
+    is_narrow = False
+
     def __init__(self, shard: Shard) -> None:
         self.shard = shard
         self.position, self.rows, self.highest = 0, {}, NO_TIME
@@ -80,10 +82,14 @@ class EchoEngine:
             self.highest = max(self.highest, int(position))
             scored.append((i, stream, int(position), self.rows[stream]))
             if int(value) > 80:
-                outcome.alerts.append(alert(int(position), stream, float(self.rows[stream])))
+                outcome.alerts.append(alert(int(position), stream, float(self.rows[stream]), shard=self.shard))
         outcome.scores.append(_scores(scored))
         self.position = records.next_position
         return outcome
+
+    def flush(self) -> Outcome:
+        """Nothing is waited for."""
+        return Outcome(self.shard, self.position)
 
     def snapshot(self, *, full: bool = False) -> Snapshot:
         """The rows that changed."""
@@ -123,11 +129,11 @@ class EchoEngine:
         return ArenaRows("echo", SHA256, ("value",), names, [{} for _ in names], {"state": state})
 
 
-def alert(position: int, stream: str, score: float, sequence: int = 0) -> Alert:
-    """An alert that a record gives; its id depends on the position alone."""
+def alert(position: int, stream: str, score: float, sequence: int = 0, shard: Shard = SHARD) -> Alert:
+    """An alert that a record gives; its id depends on the shard and the position alone."""
     return Alert(
-        id=f"id-{position}-{sequence}",
-        anomaly_id=f"id-{position}",
+        id=f"id-{shard.partition}-{position}-{sequence}",
+        anomaly_id=f"id-{shard.partition}-{position}",
         sequence=sequence,
         event="open",
         status="firing",
@@ -144,15 +150,15 @@ def alert(position: int, stream: str, score: float, sequence: int = 0) -> Alert:
         peak_score=score,
         threshold=4.0,
         channels=[],
-        source=SourcePosition(cluster="cluster", topic="sensors", partition=0, offset=position),
+        source=SourcePosition(cluster="cluster", topic="sensors", partition=shard.partition, offset=position),
     )
 
 
-def records(items: Sequence[S], start: int) -> Records:
+def records(items: Sequence[S], start: int, shard: Shard = SHARD) -> Records:
     """A poll."""
     count = len(items)
     return Records(
-        shard=SHARD,
+        shard=shard,
         values=[b"broken" if item.value is None else str(item.value).encode() for item in items],
         keys=[item.stream.encode() for item in items],
         positions=np.arange(start, start + count, dtype=np.int64),
