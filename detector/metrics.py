@@ -98,6 +98,11 @@ class Metrics:
                 "unknown_channels", "Cells left out because their stream does not have the channel.", "source"
             ),
         }
+        self.streams_split = self._counter(
+            "streams_split",
+            "Streams whose narrow records come from two partitions, so that their channels are never joined.",
+            "source",
+        )
         self.poll_records = self._histogram("poll_records", "Records of one poll of one shard.", _ROWS)
         self.poll_seconds = self._histogram("poll_seconds", "All stages, for one poll of one shard.", _SECONDS)
         self.wave_rows = self._histogram("wave_rows", "Streams in one model call.", _ROWS)

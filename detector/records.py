@@ -67,6 +67,12 @@ class Records:
         return len(self.values)
 
 
+def no_records(shard: Shard, next_position: int) -> Records:
+    """A poll that brought nothing."""
+    nothing = np.empty(0, np.int64)
+    return Records(shard, [], [], nothing, nothing, next_position)
+
+
 class Reason(enum.Enum):
     """Why a record or sample was refused: the label of the counter, and whether it goes to the dead letters.
 
@@ -261,6 +267,8 @@ class Outcome:
     alerts: list[Alert] = field(default_factory=list)
     """In the order in which they are to be delivered."""
     rejects: list[Reject] = field(default_factory=list)
+    created: list[str] = field(default_factory=list)
+    """Streams that were seen for the first time."""
     counts: dict[str, int] = field(default_factory=dict)
     """What telemetry is told: records, samples, waves, streams_created, gaps, unknown_channels, ..."""
     stage_s: dict[str, float] = field(default_factory=dict)
@@ -286,6 +294,17 @@ class ArenaRows:
     gone: list[str] = field(default_factory=list)
     """Streams whose rows left since the snapshot before, evicted or forgotten; they go before the rows come."""
 
+    def take(self, at: Sequence[int]) -> ArenaRows:
+        """The rows `at`, copied."""
+        return ArenaRows(
+            self.detector,
+            self.bundle_sha256,
+            self.channels,
+            [self.streams[row] for row in at],
+            [self.labels[row] for row in at],
+            {name: array.take(np.array(at, np.intp), axis=0) for name, array in self.arrays.items()},
+        )
+
 
 @dataclass(slots=True)
 class Snapshot:
@@ -300,3 +319,5 @@ class Snapshot:
     full: bool = False
     last_position: int = -1
     """Of the last record that went in, -1 before the first; says at which record the next look for silence is due."""
+    forgotten_ns: int = NO_TIME
+    """Rows last heard before this event time were forgotten, wherever they are."""

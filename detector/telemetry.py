@@ -224,11 +224,11 @@ class Telemetry:
         return by_stage
 
     def _count_stages(self, records: int, outcome: Outcome, refused: Counter[str]) -> None:
-        """Into each stage goes what the one before it let through; `decide` gives alerts."""
-        items = records
+        """Into each stage goes what the one before it let through; `align` gives samples and `decide` alerts."""
+        items, made = records, {"align": outcome.counts.get("samples", 0), "decide": len(outcome.alerts)}
         for stage, (went_in, came_out, seconds) in self._stages.items():
             went_in.inc(items)
-            items = len(outcome.alerts) if stage == "decide" else max(0, items - refused[stage])
+            items = made.get(stage, max(0, items - refused[stage]))
             came_out.inc(items)
             seconds.inc(outcome.stage_s.get(stage, 0.0))
         self._metrics.poll_seconds.observe(sum(outcome.stage_s.values()))
@@ -260,6 +260,10 @@ class Telemetry:
             self._metrics.alarms.labels(alert.detector).inc()
             if bundle := self.status.bundles.get(alert.detector):
                 bundle.alarms += 1
+
+    def streams_split(self, shard: Shard, count: int) -> None:
+        """So many new streams of a shard have narrow records in another one too."""
+        self._metrics.streams_split.labels(self.status.shards[shard].source).inc(count)
 
     def lagged(self, shard: Shard, lag: int) -> None:
         """So many positions of a shard are written and not yet processed."""

@@ -24,7 +24,7 @@ from detector.clock import Clock
 from detector.errors import SourceError
 from detector.pipeline.live import Input, LiveShard
 from detector.pipeline.shards import Shards
-from detector.records import Outcome, Records, Shard
+from detector.records import Outcome, Records, Shard, no_records
 from detector.settings import CheckpointSettings
 from detector.sinks.deliver import Deliveries
 from detector.telemetry import Telemetry
@@ -33,6 +33,7 @@ _log = structlog.get_logger(__name__)
 
 _POLL_S = 0.05  # how long a quiet source is waited for; also how soon a drain or an assignment is noticed
 _WATCH_S = 2.0  # between looks at lag and checkpoint age
+_SPLIT_NAMES = 5  # streams named in one warning; the counter has all
 
 _Polled: TypeAlias = tuple[Sequence[tuple[LiveShard, Records]], float]
 """Batches, each with the lineage that it was read for, and when the poll ended."""
@@ -91,6 +92,7 @@ class Pipeline:
                     task.cancel()
                 await self.shards.finish()
         finally:
+            self.shards.abandon()
             self._engine_thread.shutdown(wait=False)
 
     def drain(self) -> None:
@@ -107,7 +109,10 @@ class Pipeline:
                 polled = await self._arrived(ahead)
                 async with each.turn:  # who revokes waits for it, and finds nothing in flight
                     batches = self.shards.still_wanted(polled)
-                    if self._is_draining or (not batches and self._is_finished(each)):
+                    if self._is_draining:
+                        return
+                    if not batches and self._is_finished(each):
+                        await self._flush(each)
                         return
                     ahead = self._poll(each)
                     await self._carry(batches)
@@ -142,6 +147,14 @@ class Pipeline:
         for (live, records), outcome in zip(batches, outcomes, strict=True):
             await self._deliver(live, records, outcome)
 
+    async def _flush(self, each: Input) -> None:
+        """A source has ended: close the samples of narrow records whose channels have not all arrived."""
+        for live in self.shards.of(each.source):
+            flush = live.engine.flush
+            outcome = await asyncio.get_running_loop().run_in_executor(self._engine_thread, flush)
+            live.has_flushed = bool(outcome.scores or outcome.rejects)
+            await self._deliver(live, no_records(live.shard, outcome.next_position), outcome)
+
     async def _deliver(self, live: LiveShard, records: Records, outcome: Outcome) -> None:
         """Hand an outcome to the sinks and tell telemetry, once per poll and shard."""
         held = await self.deliveries.deliver(records, outcome, live.known_alerts)
@@ -150,9 +163,25 @@ class Pipeline:
         self.telemetry.polled(records, outcome, streams=engine.streams, open_anomalies=engine.open_anomalies)
         self.telemetry.delivered(self.deliveries.handed)
         self.deliveries.handed.clear()
+        if engine.is_narrow and outcome.created:
+            self._tell_split(live, outcome.created)
         if outcome.alerts:
             self.telemetry.suppressed(records.shard, len(held))
             self.telemetry.alerts_delivered([alert for alert in outcome.alerts if alert.id not in held])
+
+    def _tell_split(self, live: LiveShard, created: Sequence[str]) -> None:
+        """Tell, once, of streams whose narrow records come from two partitions: their channels never meet."""
+        for other in self.shards.of(live.input.source):
+            split = other.engine.known(created) if other is not live else []
+            if split:
+                self.telemetry.streams_split(live.shard, len(split))
+                _log.warning(
+                    "streams split over partitions",
+                    partitions=[str(other.shard), str(live.shard)],
+                    count=len(split),
+                    streams=split[:_SPLIT_NAMES],
+                    hint="their channels are never joined: key the producer's records by stream",
+                )
 
     def _is_finished(self, each: Input) -> bool:
         return each.source.exhausted and not self.shards.is_restoring(each.source)

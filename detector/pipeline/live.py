@@ -38,13 +38,15 @@ class LiveShard:
     replay_until: int
     """Below it outputs may have been sent before a restart."""
     known_alerts: Mapping[str, frozenset[str]]
-    """Per sink the ids not to send again; emptied when the replay ends."""
+    """Per sink the ids not to send again; emptied behind the replay: what is closed at its very end was told too."""
     writing: asyncio.Task[None] | None = None
     """The checkpoint under way."""
     moved_s: float | None = None
     """When the first record was processed that the last manifest does not know."""
     is_resting: bool = False
     """Paused: the store stalls."""
+    has_flushed: bool = False
+    """Its source has ended, and samples were closed for that; no position tells."""
 
     @property
     def shard(self) -> Shard:
@@ -59,13 +61,13 @@ class LiveShard:
     @property
     def has_moved(self) -> bool:
         """Whether there is anything that the last manifest does not know."""
-        return self.position != self.checkpointer.manifest.position
+        return self.has_flushed or self.position != self.checkpointer.manifest.position
 
     def advance_to(self, position: int, now_s: float) -> None:
         """Note that everything below `position` was handed to the sinks."""
         self.position = position
         self.moved_s = now_s if self.moved_s is None else self.moved_s
-        if not self.is_replaying:
+        if position > self.replay_until:
             self.known_alerts = {}
 
     def unkept_s(self, now_s: float) -> float:

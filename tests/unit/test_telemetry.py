@@ -125,7 +125,10 @@ class TestPolls:
         """Items in and out add up, so that a loss would show."""
         refused = [Reason.MALFORMED, Reason.UNWANTED, Reason.LATE, Reason.LATE, Reason.NOTHING_OBSERVED]
         rejects = [Reject(at, at, reason) for at, reason in enumerate(refused)]
-        told.polled(records(8), outcome(rejects=rejects, alerts=[alert()], stage_s={"decode": 0.25, "infer": 0.5}))
+        told.polled(
+            records(8),
+            outcome(rejects=rejects, alerts=[alert()], counts={"samples": 3}, stage_s={"decode": 0.25, "infer": 0.5}),
+        )
         flow = {stage: (value(told, "stage_in_total", stage=stage), value(told, "stage_out_total", stage=stage))
                 for stage in ("decode", "route", "align", "wave", "infer", "decide")}  # fmt: skip
         assert flow == {
