@@ -78,6 +78,7 @@ def stream_facts(manifest: Manifest, rows: ArenaRows, row: int, layout: RowLayou
     """All that is remembered of one stream, named."""
     arrays = {name: column[row] for name, column in rows.arrays.items()}
     decide = {name: _plain(name, arrays["decide"][name].item()) for name in arrays["decide"].dtype.names}
+    state = np.asarray(arrays["state"], np.float32)
     made = next((each.bundle for each in manifest.arenas if each.bundle_sha256 == rows.bundle_sha256), None)
     return {
         "stream": rows.streams[row],
@@ -93,27 +94,7 @@ def stream_facts(manifest: Manifest, rows: ArenaRows, row: int, layout: RowLayou
         "decide": decide,
         "band": arrays["band"].tolist(),
         "joined": _joined(arrays, rows.channels),
-        "row": explain(layout, np.asarray(arrays["state"]), rows.channels),
-    }
-
-
-def explain(layout: RowLayout | None, row: NDArray[Any], channels: Sequence[str]) -> dict[str, Any]:
-    """Name what a row holds; plain floats where nobody knows its layout."""
-    if layout is None:
-        return {"floats": row.tolist()}
-    joint, width = layout.width("joint"), layout.width("channel")
-    blocks = {name: row[joint + at * width : joint + (at + 1) * width] for at, name in enumerate(channels)}
-    return {
-        "joint": _named(layout, "joint", row),
-        "channels": {name: _named(layout, "channel", block) for name, block in blocks.items()},
-    }
-
-
-def _named(layout: RowLayout, scope: str, block: NDArray[Any]) -> dict[str, Any]:
-    return {
-        part.name: block[part.offset : part.offset + part.width].reshape(part.shape).tolist()
-        for part in layout.parts
-        if part.scope == scope
+        "row": {"floats": state.tolist()} if layout is None else layout.explain(state, rows.channels),
     }
 
 
@@ -215,7 +196,7 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[
 
 
 def flat(document: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves with their path."""
+    """Leaves with their path; a list of numbers is one leaf each, one of texts is one."""
     if isinstance(document, Mapping) and document:
         for name, value in document.items():
             yield from flat(value, f"{path}.{name}" if path else name)

@@ -14,6 +14,7 @@ from detector.bundles import default_path
 from detector.checkpoint.base import Store
 from detector.checkpoint.edit import Held, pick, read_held
 from detector.checkpoint.format import Manifest
+from detector.checkpoint.history import copies
 from detector.checkpoint.lineage import Identity
 from detector.checkpoint.restore import load
 from detector.checkpoint.stores import make_store
@@ -57,6 +58,15 @@ async def held_of(store: Store, topic: str | None = None, partition: int | None 
     if not found:
         raise InputError("checkpoint", "shards", expected="checkpoints of at least one", got="none")
     return found
+
+
+async def overview(store: Store, topic: str | None = None, partition: int | None = None) -> list[dict[str, Any]]:
+    """The facts of every shard that is meant."""
+    facts = []
+    for held in await held_of(store, topic, partition):
+        shard = held.manifest.shard
+        facts.append(memory.shard_facts(held, len(copies(await store.names(shard))), store.where(shard)))
+    return facts
 
 
 def find(held: Sequence[Held], stream: str) -> list[tuple[Held, ArenaRows]]:

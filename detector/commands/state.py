@@ -24,11 +24,22 @@ from rich.console import Console
 from detector.checkpoint.base import Store
 from detector.checkpoint.edit import Held, read_held
 from detector.checkpoint.export import Exported, read_export
-from detector.checkpoint.history import copies
 from detector.clock import SystemClock
 from detector.commands import memory, state_changes
 from detector.commands.output import Config, age, print_json, print_table
-from detector.commands.shards import Json, Partition, Topic, facts_of, find, held_of, layouts_of, only, opened, running
+from detector.commands.shards import (
+    Json,
+    Partition,
+    Topic,
+    facts_of,
+    find,
+    held_of,
+    layouts_of,
+    only,
+    opened,
+    overview,
+    running,
+)
 from detector.errors import InputError
 from detector.records import ArenaRows, Shard
 from detector.settings import Settings
@@ -62,19 +73,14 @@ def list_(
     Example: tidewarden state list -c prod.yaml --streams 'pump-*'
     """
 
-    async def read() -> tuple[list[Held], list[dict[str, Any]]]:
+    async def read() -> list[dict[str, Any]]:
         async with opened(config) as (_, store):
-            held = await held_of(store, topic, partition)
-            kept = [len(copies(await store.names(each.manifest.shard))) for each in held]
-            places = [store.where(each.manifest.shard) for each in held]
-            return held, [memory.shard_facts(*each) for each in zip(held, kept, places, strict=True)]
+            if not streams:
+                return await overview(store, topic, partition)
+            lines = (line for held in await held_of(store, topic, partition) for line in memory.stream_lines(held))
+            return [line for line in lines if fnmatchcase(line["stream"], pattern)]
 
-    held, shards = asyncio.run(read())
-    if streams:
-        lines = [line for each in held for line in memory.stream_lines(each) if fnmatchcase(line["stream"], pattern)]
-        print_streams(lines, as_json=as_json)
-    else:
-        print_shards(shards, as_json=as_json)
+    (print_streams if streams else print_shards)(asyncio.run(read()), as_json=as_json)
 
 
 def print_streams(lines: Sequence[dict[str, Any]], *, as_json: bool) -> None:
@@ -167,7 +173,8 @@ def diff(
     if as_json:
         print_json([dict(zip(("stream", "field", "one", "other"), each, strict=True)) for each in found])
     else:
-        print_table("differences", ("stream", "field", "one", "other"), found)
+        rows = ((stream, name, _short(first), _short(second)) for stream, name, first, second in found)
+        print_table("differences", ("stream", "field", "one", "other"), rows)
         if not found:
             _say("no differences")
 
@@ -215,6 +222,10 @@ def _every(part: Exported) -> Iterator[tuple[str, dict[str, Any]]]:
         for row, stream in enumerate(rows.streams):
             facts = memory.stream_facts(part.manifest, rows, row, layouts.get(rows.bundle_sha256))
             yield stream, _content(facts)
+
+
+def _short(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else "-" if value is None else str(value)
 
 
 def _say(*lines: str) -> None:

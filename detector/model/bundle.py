@@ -153,18 +153,7 @@ class Bundle:
         expected = self.row_floats(len(channels))
         if row.shape != (expected,):
             raise BundleError(self.path, "row of another shape", expected=(expected,), got=row.shape)
-        blocks = row[self.joint :].reshape(len(channels), self.per_channel)
-        return {
-            "joint": self._named("joint", row[: self.joint]),
-            "channels": {name: self._named("channel", block) for name, block in zip(channels, blocks, strict=True)},
-        }
-
-    def _named(self, scope: str, block: Float32) -> dict[str, Any]:
-        return {
-            entry.name: block[entry.offset : entry.offset + entry.width].reshape(entry.shape).tolist()
-            for entry in self.row_layout
-            if entry.scope == scope
-        }
+        return self.layout.explain(row, channels)
 
     def _check_channels(self, channels: int) -> None:
         if channels < 1 or (self.channels is not None and channels != len(self.channels)):

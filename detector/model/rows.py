@@ -14,9 +14,9 @@ shape and version, wherever it stands; but `hidden`, which the recurrent cells c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -59,6 +59,21 @@ class RowLayout(msgspec.Struct, frozen=True):
     def width(self, scope: str) -> int:
         """Floats of a scope."""
         return sum(part.width for part in self.parts if part.scope == scope)
+
+    def explain(self, row: Float32, channels: Sequence[str]) -> dict[str, Any]:
+        """Name what a row holds: `{"joint": {part: value}, "channels": {channel: {part: value}}}`."""
+        blocks = row[self.width("joint") :].reshape(len(channels), self.width("channel"))
+        return {
+            "joint": self._named("joint", row),
+            "channels": {name: self._named("channel", block) for name, block in zip(channels, blocks, strict=True)},
+        }
+
+    def _named(self, scope: str, block: Float32) -> dict[str, Any]:
+        return {
+            part.name: block[part.offset : part.offset + part.width].reshape(part.shape).tolist()
+            for part in self.parts
+            if part.scope == scope
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 from importlib import import_module, metadata
+from typing import Any
 
 import pytest
+import typer
 
 from detector import __version__, cli
 from detector.errors import BundleError, ConfigurationError, SinkError
@@ -39,6 +41,11 @@ def called(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     return call
 
 
+def _first_sentence(command: Any) -> str:
+    told = command.info.help if isinstance(command, typer.Typer) else command.__doc__
+    return told.split("\n")[0]
+
+
 class TestFinding:
     def test_help_lists_every_command_without_importing_one(self):
         """Neither torch nor ONNX Runtime nor a broker's client is loaded to print a list."""
@@ -50,14 +57,14 @@ class TestFinding:
         )
         done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=60)
         assert done.stdout.strip().endswith("[]")
-        for name in ("run", "demo", "score", "check", "inspect", "schema", "train"):
+        for name in ("run", "demo", "score", "check", "inspect", "state", "verify", "schema", "train"):
             assert f" {name} " in done.stdout
 
     def test_line_of_each_command_is_its_own_first_sentence(self):
         """What `--help` shows without importing is what the command says of itself."""
         functions = {name: import_module(f"detector.commands.{name}").command for name in cli._OURS}
         functions |= {name: cli._registered()[name].load() for name in cli._OTHERS}
-        said = {name: function.__doc__.split("\n")[0] for name, function in functions.items()}
+        said = {name: _first_sentence(function) for name, function in functions.items()}
         assert said == cli._OURS | cli._OTHERS
 
     def test_registered_commands_are_found(self):
