@@ -113,7 +113,7 @@ def in_words(facts: Mapping[str, Any], warm_up: int | None) -> list[str]:
     """What the memory of a stream comes to."""
     row = facts["row"]
     joint: Mapping[str, Any] = row.get("joint", {})
-    lines = [f"{facts['stream']}: {facts['shard']}, position {facts['position']}"]
+    lines = [facts["stream"], f"  as of position {facts['position']} of {facts['shard']}"]
     lines.append(f"  watched by {facts['detector']} ({facts['bundle']}); last sample {facts['last_sample'] or 'never'}")
     if facts["labels"]:
         lines.append("  labels " + ", ".join(f"{name}={value}" for name, value in sorted(facts["labels"].items())))
@@ -159,8 +159,9 @@ def _anomaly(decide: Mapping[str, Any]) -> list[str]:
         cool = decide["cool_until_ns"]
         return [f"  {_PHASES[decide['phase']]}" + (f"; nothing fires before {cool}" if cool else "")]
     return [
-        f"  {_PHASES[-1]} since {decide['run_started_ns']}: fired {decide['fired_ns']}",
-        f"    at offset {decide['fired_position']}, threshold {decide['fired_threshold']:.3g} nines",
+        f"  {_PHASES[-1]} since {decide['run_started_ns']}",
+        f"    fired {decide['fired_ns']} at offset {decide['fired_position']}",
+        f"    over a threshold of {decide['fired_threshold']:.3g} nines",
         f"    peak {decide['peak']:.3g} nines, {decide['strange']:,} strange samples, {decide['calm']:,} calm since",
         f"    message {decide['sequence']} was the last, {decide['message_ns']}",
     ]

@@ -39,6 +39,12 @@ def print_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[object
     console.print(table)
 
 
+def say(line: str) -> None:
+    """Print a line as it is; on a terminal it is wrapped."""
+    console = Console(highlight=False, markup=False)
+    console.print(line, soft_wrap=not console.is_terminal)
+
+
 def print_json(document: Any) -> None:
     """Print a document, indented."""
     Console().out(json.dumps(document, indent=2, ensure_ascii=False), highlight=False)

@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import typer
-from rich.console import Console
 
 from detector.checkpoint.base import Store
 from detector.checkpoint.edit import Held, read_held
 from detector.checkpoint.export import Exported, read_export
 from detector.clock import SystemClock
 from detector.commands import memory, state_changes
-from detector.commands.output import Config, age, print_json, print_table
+from detector.commands.output import Config, age, print_json, print_table, say
 from detector.commands.shards import (
     Json,
     Partition,
@@ -140,8 +139,8 @@ def show(
     if as_json:
         print_json(told)
         return
-    for facts in told:
-        _say(*memory.in_words(facts, warm_up.get(facts["bundle_sha256"])))
+    for line in (line for facts in told for line in memory.in_words(facts, warm_up.get(facts["bundle_sha256"]))):
+        say(line)
 
 
 @command.command()
@@ -176,7 +175,7 @@ def diff(
         rows = ((stream, name, _short(first), _short(second)) for stream, name, first, second in found)
         print_table("differences", ("stream", "field", "one", "other"), rows)
         if not found:
-            _say("no differences")
+            say("no differences")
 
 
 async def _pair(
@@ -226,12 +225,6 @@ def _every(part: Exported) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _short(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else "-" if value is None else str(value)
-
-
-def _say(*lines: str) -> None:
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    for line in lines:
-        console.print(line)
 
 
 command.command("export")(state_changes.export)

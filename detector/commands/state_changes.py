@@ -17,7 +17,6 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 
 from detector.checkpoint.base import Store
 from detector.checkpoint.edit import Held, at_rest, names, newest, pick, put, renamed, rewrite
@@ -25,7 +24,7 @@ from detector.checkpoint.export import Exported, read_export, write_export
 from detector.checkpoint.lineage import check_bundles
 from detector.checkpoint.restore import load
 from detector.clock import SystemClock
-from detector.commands.output import Config
+from detector.commands.output import Config, say
 from detector.commands.shards import Partition, Topic, held_of, only, opened, running
 from detector.errors import ConfigurationError, InputError, LineageError
 from detector.records import ArenaRows, Shard
@@ -59,7 +58,7 @@ def export(
         raise InputError("export", "streams", expected=f"one that matches {' or '.join(streams or ['*'])}", got="none")
     size = write_export(output, parts)
     count = sum(len(names(part.arenas)) for part in parts)
-    _say(f"{count:,} streams of {len(parts)} shards > {output} ({size:,} bytes)")
+    say(f"{count:,} streams of {len(parts)} shards > {output} ({size:,} bytes)")
 
 
 def _exported(held: Held, globs: Sequence[str]) -> Exported:
@@ -169,7 +168,7 @@ async def _check_idle(store: Store, shard: Shard, settings: Settings, *, yes: bo
             got=f"one of {max(0.0, age_s):.0f} s ago",
             hint="stop it and wait, or say --yes, which fences it",
         )
-    _say(f"{shard}: whoever serves it is fenced now")
+    say(f"{shard}: whoever serves it is fenced now")
 
 
 async def _put(
@@ -190,8 +189,4 @@ async def _put(
         change(await newest(store, part.manifest, identity))
         return
     manifest = await rewrite(store, part.manifest, change, identity, SystemClock())
-    _say(f"{shard}: {len(names(rows)):,} streams put in at position {manifest.position}, fence {manifest.fence}")
-
-
-def _say(text: str) -> None:
-    Console(highlight=False, markup=False, soft_wrap=True).print(text)
+    say(f"{shard}: {len(names(rows)):,} streams put in at position {manifest.position}, fence {manifest.fence}")

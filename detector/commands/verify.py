@@ -22,7 +22,7 @@ from detector.app import identity_of, load_detectors
 from detector.checkpoint.base import Store
 from detector.checkpoint.stores import make_store
 from detector.clock import SystemClock
-from detector.commands.output import Config, age, print_json, print_table, utc
+from detector.commands.output import Config, age, print_json, print_table, say, utc
 from detector.errors import CannotVerifyError, ConfigurationError, TidewardenError
 from detector.records import Shard
 from detector.settings import KafkaSourceSettings, Settings, load
@@ -162,7 +162,6 @@ def tell(verdict: Verdict, *, as_json: bool) -> None:
     if as_json:
         print_json(document(verdict))
         return
-    say = Console(highlight=False, markup=False, soft_wrap=True).print
     planned = verdict.plan
     say(f"{planned.shard}: offsets {planned.start} to {planned.end - 1}")
     if planned.cut_from is not None:
