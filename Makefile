@@ -4,7 +4,7 @@ PIP = bin/pip install --quiet --disable-pip-version-check
 HASHED = --require-hashes --no-deps -r
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test test-daemon test-training test-python lint format bad-input disk-faults bench bundles lock references image clean
+.PHONY: help demo install test test-daemon test-training test-python lint format bad-input disk-faults bench bundles lock references image clean crash-matrix kill-loop kill-group rebalance-storm
 
 help:  ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -67,6 +67,18 @@ format: .venv-daemon/.complete  ## Put the code into its form
 
 bad-input: .venv-daemon/.complete  ## A million broken and good records of each kind through a real broker (about 15 minutes)
 	RECORDS=1000000 .venv-daemon/bin/python -m pytest -q -s tests/system/test_bad_input.py
+
+crash-matrix: .venv-daemon/.complete  ## Crash at every point of a checkpoint's life, over every store (about 8 minutes; SEED=n repeats)
+	LONG=1 .venv-daemon/bin/python -m pytest -q -s tests/system/test_crash_matrix.py
+
+kill-loop: .venv-daemon/.complete  ## 500 SIGKILLs against a real broker (about 13 minutes; KILLS=n, SEED=n)
+	LONG=1 .venv-daemon/bin/python -m pytest -q -s tests/system/test_kill.py -k test_kills_change_nothing
+
+kill-group: .venv-daemon/.complete  ## 60 SIGKILLs of two replicas of a group in turn (about 10 minutes; KILLS=n, SEED=n)
+	LONG=1 .venv-daemon/bin/python -m pytest -q -s tests/system/test_kill.py -k test_kills_in_a_group
+
+rebalance-storm: .venv-daemon/.complete  ## Three replicas that join, leave, die and freeze (10 minutes; MINUTES=n, SEED=n)
+	LONG=1 .venv-daemon/bin/python -m pytest -q -s tests/system/test_rebalance.py
 
 # --- measuring and releasing ---------------------------------------------------------------------------------------
 

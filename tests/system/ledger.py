@@ -3,7 +3,7 @@
 Each process appends an event, the moment it happens, to a file of its own; a SIGKILL loses none of them. From all files
 together `prove` shows that every offset was applied once per lineage: a shard's memory is a chain of manifests from a
 cold start to the end, each owner begins where a manifest ended, no older one than was durable when it claimed, and
-within an ownership the engine was given every record once, in order.
+within an ownership the engine was given every record once, in order. No owner that could know of a later one writes on.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def wrap_store(wrap: Any) -> None:
 
 
 class _Watched:
-    """A store that notes claims and manifests."""
+    """A store that notes claims, manifests, and who could have seen which claim."""
 
     def __init__(self, note: Any, store: Store) -> None:
         self._note, self._store = note, store
@@ -60,6 +60,10 @@ class _Watched:
         if created and name.startswith("fence-"):
             self._note(shard, "claim", fence=int(name.removeprefix("fence-")))
         return created
+
+    async def names(self, shard: Shard) -> list[str]:
+        self._note(shard, "look")
+        return await self._store.names(shard)
 
     async def write(self, shard: Shard, name: str, blocks: Sequence[bytes]) -> None:
         if not name.startswith("manifest-"):
@@ -200,9 +204,13 @@ class _Lineage:
 
     def _check_owner(self, events: list[Event]) -> None:
         """A process gives its engine every record once, from its take-over on; its manifests stand between polls."""
-        fence, boundaries, position = 0, {-1}, None
+        fence, boundaries, position, looked_s = 0, {-1}, None, 0.0
         for event in events:
-            if event.what == "writing" and event.terms["fence"] != fence:
+            if event.what == "writing" and self._is_fenced(event, looked_s):
+                self._fault("a manifest of an owner that had seen another one's claim", event)
+            if event.what == "look":
+                looked_s = event.at_s
+            elif event.what == "writing" and event.terms["fence"] != fence:
                 fence, position = event.terms["fence"], event.terms["position"]
                 boundaries = {position}
             elif event.what == "writing":
@@ -213,6 +221,10 @@ class _Lineage:
                     self._fault(f"records given to the engine, which stood at {position}", event)
                 position = event.terms["next"]
                 boundaries.add(position)
+
+    def _is_fenced(self, event: Event, looked_s: float) -> bool:
+        """Whether a higher claim stood there when this manifest's writer looked for the last time."""
+        return any(fence > event.terms["fence"] and claim.at_s < looked_s for fence, claim in self._claims.items())
 
     def _fault(self, text: str, event: Event | None) -> None:
         self._proof.faults.append(f"{self._shard}: {text}: {event}")
