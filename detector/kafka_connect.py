@@ -29,6 +29,7 @@ from aiokafka.errors import (
     SaslAuthenticationFailed,
     UnsupportedSaslMechanismError,
 )
+from aiokafka.protocol.metadata import MetadataRequest
 
 from detector.errors import CheckpointError, ConfigurationError, SinkError, SourceError
 from detector.kafka_properties import check_properties
@@ -160,6 +161,8 @@ async def opened(
         patience_s = _AGAIN_S if servers in _reached else _FIRST_S
     give_up_s = loop.time() + patience_s
     for pause_s in chain(_PAUSES_S, repeat(_PAUSES_S[-1])):
+        if settings.token_command is not None:
+            await _reason(where, settings)  # the client takes a refused token for an accepted one
         client: Any = make()
         try:
             await asyncio.wait_for(client.start(), _ATTEMPT_S)
@@ -195,8 +198,8 @@ async def _reason(where: str, settings: KafkaClientSettings) -> str | None:
     reason = None
     for host, port, _ in collect_hosts(settings.bootstrap_servers, randomize=False):
         try:
-            connection = create_conn(host, port, client_id=settings.client_id, **security(settings))
-            (await asyncio.wait_for(connection, _PROBE_S)).close()
+            if not await _brokers_known(host, port, settings):
+                raise sign_on_refusal(where, settings, SaslAuthenticationFailed("the token is not accepted"))
         except (KafkaError, OSError, TimeoutError) as failure:
             cause = _root(failure)
             if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
@@ -205,6 +208,16 @@ async def _reason(where: str, settings: KafkaClientSettings) -> str | None:
                 raise sign_on_refusal(where, settings, cause) from cause
             reason = str(cause) or type(cause).__name__
     return reason
+
+
+async def _brokers_known(host: str, port: int, settings: KafkaClientSettings) -> int:
+    """How many brokers this one tells us of; none where it refuses our token, which the client does not notice."""
+    async with asyncio.timeout(_PROBE_S):
+        connection = await create_conn(host, port, client_id=settings.client_id, **security(settings))
+        try:
+            return len((await connection.send(MetadataRequest([]))).brokers)
+        finally:
+            connection.close()
 
 
 def _root(failure: BaseException) -> BaseException:
