@@ -11,6 +11,7 @@
         LineageError         the checkpoint belongs to another bundle, topic or configuration
         FencedError          another process has claimed the shard
         DataLostError        the source no longer has the records that follow the checkpoint
+        PartitionsChangedError   keys stand in other partitions than the memory of their streams
       CannotVerifyError      a range of the past cannot be computed again: exit code 2, neither equal nor different
 
 Bad *data* is never an error: it is a `Reject` (records.py) with a reason and a counter. A message always reads
@@ -98,6 +99,12 @@ class FencedError(CheckpointError):
 
 class DataLostError(CheckpointError):
     """The source no longer has the records that follow the checkpoint; what they would have said is lost."""
+
+    retriable = False
+
+
+class PartitionsChangedError(CheckpointError):
+    """The topic has another number of partitions than at the checkpoint: most keys moved away from their memory."""
 
     retriable = False
 

@@ -34,7 +34,7 @@ import structlog
 
 from detector.checkpoint.format import Gap, Manifest
 from detector.checkpoint.lineage import COLD_HINT, Carry, Change, Identity, check_bundles, with_running
-from detector.errors import DataLostError, LineageError
+from detector.errors import DataLostError, LineageError, PartitionsChangedError
 from detector.records import Shard
 from detector.sources.base import Bounds, Source
 from detector.stages.decide import DECIDE_VERSION
@@ -87,6 +87,7 @@ async def fit(
     Raises:
         LineageError: It belongs to another topic, bundle or version.
         DataLostError: Records after it are gone from the source.
+        PartitionsChangedError: The topic has another number of them.
     """
     _check_version(manifest, shard, where)
     carry, changes = check_bundles(manifest, where, identity)
@@ -200,7 +201,7 @@ def _check_partitions(manifest: Manifest, where: str, now: int | None, policies:
     if before is None or now is None or before == now:
         return None
     if policies.on_partitions_changed == "fail":
-        raise LineageError(
+        raise PartitionsChangedError(
             where,
             "number of partitions of the topic",
             expected=f"{before}, as at the checkpoint",

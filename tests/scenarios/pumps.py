@@ -1,0 +1,171 @@
+"""A world with real engines: a few pumps, real bundles, and checkpoints that may come to fit no longer.
+
+Where `World` shows the pipeline's order of things with an engine that one can see through, this one shows what becomes
+of real memory: rows that a bundle made, open anomalies, times.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detector.bundles import default_path
+from detector.checkpoint.format import Manifest, decode_manifest
+from detector.checkpoint.policies import Policies
+from detector.checkpoint.protocol import Identity
+from detector.engine import Detector, Engine
+from detector.errors import CheckpointError
+from detector.model.bundle import Bundle, read_bundle
+from detector.model.rows import RowField
+from detector.model.session import Session
+from detector.pipeline import Input, Pipeline
+from detector.records import NO_TIME, Records
+from detector.settings import DetectorSettings, EngineSettings, RecordSettings
+from tests.scenarios.world import SHARD, ListSource, S, World
+
+_GOLDEN = Path(__file__).parents[1] / "golden"
+_DECIDE = {"threshold_nines": 1.6, "hysteresis_nines": 0.5, "resolve_samples": 2, "cool_down_s": 0}
+PERIOD_S = 10
+START_S = 1_600_000_000
+
+
+@cache
+def bundle(name: str) -> Bundle:
+    """`tiny` or `default`: of other weights and another width."""
+    return read_bundle(default_path() if name == "default" else _GOLDEN / f"{name}.onnx")
+
+
+TINY, DEFAULT = bundle("tiny-any"), bundle("default")
+
+
+@cache
+def _session(model: bytes) -> Session:
+    return Session(next(each for each in (TINY, DEFAULT, bundle("tiny-fixed")) if each.model_bytes == model), "cpu")
+
+
+def renamed(of: Bundle, version: str = "2") -> Bundle:
+    """The same graph in another file."""
+    return replace(of, version=version, sha256=f"{version:0>64}")
+
+
+def retrained(of: Bundle) -> Bundle:
+    """Other weights, as far as a checkpoint can tell, in a graph that is easy to have."""
+    return replace(renamed(of, "3"), graph_sha256="3" * 64)
+
+
+def reworked(of: Bundle, part: str, **changes: Any) -> Bundle:
+    """A release in which a part of the row is another one."""
+    layout = tuple(_changed(entry, changes) if entry.label == part else entry for entry in of.row_layout)
+    return replace(retrained(of), row_layout=layout)
+
+
+def _changed(entry: RowField, changes: dict[str, Any]) -> RowField:
+    return RowField(**{**{name: getattr(entry, name) for name in entry.__struct_fields__}, **changes})
+
+
+def feed(count: int, streams: int = 3, start: int = 0) -> list[S]:
+    """Samples in turn, with levels that shift now and then; the value is in hundredths."""
+    return [
+        S((at * 7919) % 101 + (3000 if (at // streams) % 90 > 75 else 0), f"pump-{at % streams}")
+        for at in range(start, start + count)
+    ]
+
+
+def records(items: Sequence[S], start: int, streams: int = 3) -> Records:
+    """A poll; a record's time follows from its position, so that a gap in one is a gap in the other."""
+    values = [
+        json.dumps(
+            {
+                "stream": item.stream,
+                "time": START_S + (start + at) // streams * PERIOD_S,
+                "values": {"flow": None if item.value is None else item.value / 100, "heat": 20.0},
+            }
+        ).encode()
+        for at, item in enumerate(items)
+    ]
+    count = len(items)
+    positions, append_ns = np.arange(start, start + count, dtype=np.int64), np.full(count, NO_TIME, np.int64)
+    return Records(SHARD, list(values), [None] * count, positions, append_ns, start + count)
+
+
+def engine(of: Bundle) -> Engine:
+    """A new one, as a daemon with this bundle makes it."""
+    detector = Detector("pumps", DetectorSettings(decide=_DECIDE), of, _session(of.model_bytes))  # type: ignore[arg-type]
+    return Engine(SHARD, [detector], RecordSettings(), EngineSettings())
+
+
+def identity(of: Bundle) -> Identity:
+    """What a daemon with this bundle is."""
+    return Identity({"pumps": (of.sha256, of.label)}, "configuration", "numerics", {"pumps": of})
+
+
+def memory(of: Engine) -> dict[str, dict[str, bytes]]:
+    """Per stream the bytes of all that is kept of it."""
+    found = {}
+    for rows in of.snapshot(full=True).arenas:
+        for at, stream in enumerate(rows.streams):
+            found[stream] = {name: array[at].tobytes() for name, array in rows.arrays.items()}
+    of.dropped()
+    return found
+
+
+class _PumpSource(ListSource):
+    """The same log as records of pumps."""
+
+    async def poll(self, timeout_s: float) -> list[Records]:
+        """The next few."""
+        found = []
+        for batch in await super().poll(timeout_s):
+            start = batch.next_position - len(batch)
+            found.append(records(self._world.log[start : batch.next_position], start))
+        return found
+
+
+@dataclass
+class Pumps(World):
+    """A world whose processes run one of these bundles, under these policies."""
+
+    bundle: Bundle = TINY
+    policies: Policies = field(default_factory=Policies)
+    on_engine: Callable[[Engine], None] = lambda _: None
+
+    def pipeline(self, **changes: Any) -> Pipeline:
+        """A new process."""
+
+        def new_engine(_: Any) -> Engine:
+            self.engine: Any = engine(self.bundle)
+            return self.engine
+
+        self.identity = identity(self.bundle)
+        inputs = [Input(_PumpSource(self), self.start, new_engine, self.policies)]  # type: ignore[arg-type]
+        return super().pipeline(**({"inputs": inputs} | changes))
+
+    async def begin(self, **changes: Any) -> None:
+        """A process; its first failure, out of its groups."""
+        try:
+            await self.run(**changes)
+        except* CheckpointError as group:
+            failure: BaseException = group
+            while isinstance(failure, BaseExceptionGroup):
+                failure = failure.exceptions[0]
+            raise failure from None
+
+    def files(self, kind: str) -> list[Path]:
+        """Of the shard, newest first."""
+        return sorted(self.store.folder(SHARD).glob(f"{kind}-*"), reverse=True)
+
+    def manifest(self) -> Manifest:
+        """The newest."""
+        path = self.files("manifest")[0]
+        return decode_manifest(path.read_bytes(), path)
+
+    def metric(self, name: str) -> float:
+        """Of the last process, for the shard."""
+        labels = {"source": "list", "topic": SHARD.topic, "partition": str(SHARD.partition)}
+        return self.telemetry.registry.get_sample_value(f"tidewarden_{name}", labels) or 0.0
