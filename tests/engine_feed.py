@@ -95,7 +95,14 @@ def detector(model: PlainModel | None = None, **settings: Any) -> Detector:
     return Detector(model.bundle.name, DetectorSettings(**settings), model.bundle, model)
 
 
-def engine(*detectors: Detector, wave_rows: int = 1024, max_streams: int = 10**6, **options: Any) -> Engine:
+def engine(
+    *detectors: Detector,
+    wave_rows: int = 1024,
+    max_streams: int = 10**6,
+    max_cold_streams: int = 0,
+    forget_after_s: float | None = None,
+    **options: Any,
+) -> Engine:
     """An engine over detectors, by default the plain one."""
     known = {"scores_detail", "report_silence"}
     record = RecordSettings(**{name: value for name, value in options.items() if name not in known})
@@ -103,7 +110,12 @@ def engine(*detectors: Detector, wave_rows: int = 1024, max_streams: int = 10**6
         SHARD,
         detectors or [detector()],
         record,
-        EngineSettings(wave_rows=wave_rows, max_streams=max_streams),
+        EngineSettings(
+            wave_rows=wave_rows,
+            max_streams=max_streams,
+            max_cold_streams=max_cold_streams,
+            forget_after_s=forget_after_s,
+        ),
         **{name: value for name, value in options.items() if name in known},
     )
 

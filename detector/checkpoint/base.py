@@ -22,6 +22,8 @@ from detector.checkpoint.format import Block, Manifest, Segment
 from detector.records import Shard
 
 _MOST_SEGMENTS = 64  # files that a restore has to open
+_MOST_READ = 2.4  # times the live rows; 2.5 are promised, the rest is for headers, and labels that are not counted
+_READ_ANYWAY = 1 << 20  # bytes that are too few to be spared
 _NAME = re.compile(
     r"(?P<kind>fence|segment|cold|manifest|history)-(?P<fence>\d{10})"
     r"(-(?P<epoch>\d{12})(-\d{4})?\.(rows|json))?(?P<temporary>\.tmp)?"
@@ -106,11 +108,18 @@ def manifests_newest_first(names: Iterable[str]) -> list[str]:
     return sorted((name for name in names if name.startswith("manifest-") and name.endswith(".json")), reverse=True)
 
 
-def needs_base(segments: Sequence[Segment]) -> bool:
-    """Whether the next checkpoint writes all rows: at first, and when deltas outgrow their base or grow too many."""
+def needs_base(segments: Sequence[Segment], saved_bytes: int, changed_bytes: int) -> bool:
+    """Whether the next checkpoint writes all rows: where a restore would otherwise read far more than the live ones.
+
+    Args:
+        segments: What a restore reads now.
+        saved_bytes: About what all rows would take.
+        changed_bytes: About what the rows that changed would take.
+    """
     if not segments or len(segments) >= _MOST_SEGMENTS:
         return True
-    return sum(segment.bytes for segment in segments[1:]) > segments[0].bytes
+    read = sum(segment.bytes for segment in segments) + changed_bytes
+    return read > max(_MOST_READ * saved_bytes, _READ_ANYWAY)
 
 
 def garbage(names: Iterable[str], kept: Sequence[Manifest], history: Sequence[Manifest] = ()) -> list[str]:

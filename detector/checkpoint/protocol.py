@@ -1,10 +1,11 @@
 """The one place that knows in which order a checkpoint is made.
 
     1. Wave boundary    copy the rows that changed and the marks of the alert outputs; nothing of the shard is in flight
+                        (rows of streams that are too many leave memory here: cold.py)
     2. Acknowledged     every output of a record below the position is confirmed by its sink
-    3. Rows durable     the copied rows, as a segment
+    3. Rows durable     the copied rows, as a segment, and those that left, as cold ones
     4. Manifest durable the commit point, refused where another owner has claimed the shard since
-    5. Forget           those rows are no longer dirty
+    5. Forget           those rows are no longer dirty, and those that left no longer in memory
     6. Commit           tell the source's outside; advisory, bounded, never raises
     7. History          a copy of the manifest stays for `tidewarden verify` where the policy wants one: a base, then
     8. Garbage          delete what neither the last two manifests nor the history name
@@ -38,28 +39,47 @@ from detector.checkpoint.base import (
     needs_base,
     segment_name,
 )
-from detector.checkpoint.format import Manifest, Segment, encode_manifest, encode_segment, segment_of
+from detector.checkpoint.cold import ColdRows, ColdTaken, EvictingMemory
+from detector.checkpoint.format import Manifest, Segment, encode_manifest
 from detector.checkpoint.history import History
 from detector.checkpoint.lineage import Identity as Identity  # what a Checkpointer is told, from here on
 from detector.checkpoint.lineage import with_rows
+from detector.checkpoint.segments import write_segment
 from detector.clock import Clock
 from detector.errors import CheckpointError, FencedError
-from detector.records import ArenaRows, Shard, Snapshot
+from detector.records import NO_TIME, ArenaRows, Shard, Snapshot
 from detector.settings_checks import Keep
 from detector.sinks.base import Sink
 from detector.sources.base import Source
+from detector.state.cold import ColdStreams
 
 _T = TypeVar("_T")
 _LONGEST_BACKOFF_S = 60.0
+_CROWDED_S = 1.0  # between checkpoints while there are too many streams
 _COLLECT_FROM_EPOCH = 2  # until then what was there before a cold start stays, in case it was a mistake
 
 
-class Memory(Protocol):
+class Memory(EvictingMemory, Protocol):
     """The side of an engine that checkpoints see; called on the engine's own thread once the engine is at work."""
 
     @property
     def streams(self) -> int:
         """How many streams have memory."""
+        ...
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether there are so many streams that the next checkpoint should come early."""
+        ...
+
+    @property
+    def saved_bytes(self) -> int:
+        """About how many bytes a base of all rows takes."""
+        ...
+
+    @property
+    def changed_bytes(self) -> int:
+        """About how many bytes of rows the next snapshot takes."""
         ...
 
     def snapshot(self, *, full: bool = False) -> Snapshot:
@@ -75,13 +95,27 @@ class Memory(Protocol):
         ...
 
     def restore(
-        self, next_position: int, highest_event_ns: int, arenas: Sequence[ArenaRows], last_position: int | None = None
+        self,
+        next_position: int,
+        highest_event_ns: int,
+        arenas: Sequence[ArenaRows],
+        last_position: int | None = None,
+        *,
+        forgotten_ns: int = NO_TIME,
+        cold: Sequence[ColdStreams] = (),
     ) -> None:
         """Start from a checkpoint, or from nothing at a position."""
         ...
 
     def extend(
-        self, next_position: int, highest_event_ns: int, arenas: Sequence[ArenaRows], last_position: int | None = None
+        self,
+        next_position: int,
+        highest_event_ns: int,
+        arenas: Sequence[ArenaRows],
+        last_position: int | None = None,
+        *,
+        forgotten_ns: int = NO_TIME,
+        cold: Sequence[ColdStreams] = (),
     ) -> None:
         """Go on from a later checkpoint of the same shard: its rows replace those in memory, the others stay."""
         ...
@@ -101,6 +135,7 @@ class Taken:
     """What step 1 took at a wave boundary."""
 
     snapshot: Snapshot
+    cold: ColdTaken
     alert_marks: dict[str, int]
 
 
@@ -113,6 +148,8 @@ class Written:
     bytes: int
     full: bool
     took_s: float
+    evicted: int
+    """Streams whose rows left memory."""
 
 
 class Checkpointer:
@@ -139,6 +176,8 @@ class Checkpointer:
         self._store, self._source, self._outputs, self._identity = store, source, outputs, identity
         self._clock, self._every_s = clock, every_s
         self._history = History(keep_history)
+        self.cold = ColdRows(manifest, memory, engine_thread, store, identity)
+        """Rows of streams that left memory."""
         self._failures = 0
         self.durable_s = clock.monotonic_s()
         """When the last manifest became durable; its age tells a stalled store."""
@@ -150,18 +189,25 @@ class Checkpointer:
         return self.manifest.shard
 
     def is_due(self) -> bool:
-        """Whether it is time for the next one."""
-        return self._clock.monotonic_s() >= self._due_s
+        """Whether it is time for the next one; sooner while there are too many streams and the store works."""
+        now_s = self._clock.monotonic_s()
+        is_crowded = self._memory.is_crowded and not self._failures and now_s >= self.durable_s + _CROWDED_S
+        return is_crowded or now_s >= self._due_s
 
     async def take(self, *, is_replaying: bool) -> Taken:
         """Step 1. Call at a wave boundary, after the outputs of everything before it were handed to the sinks."""
         # 1. Wave boundary.
-        full = self.manifest.mixed or needs_base(self.manifest.segments) or self._history.is_due(self._clock.now_ns())
-        snapshot = await self._on_engine(lambda: self._memory.snapshot(full=full))
+        cold, snapshot = await self._on_engine(self._at_boundary)
         marks = dict(self.manifest.alert_marks)
         if not is_replaying:
             marks |= await marks_now(self.shard, self._outputs.alerts)
-        return Taken(snapshot, marks)
+        return Taken(snapshot, cold, marks)
+
+    def _at_boundary(self) -> tuple[ColdTaken, Snapshot]:
+        cold, memory = self.cold.take(), self._memory
+        wants_base = self.manifest.mixed or self._history.is_due(self._clock.now_ns())
+        full = wants_base or needs_base(self.manifest.segments, memory.saved_bytes, memory.changed_bytes)
+        return cold, memory.snapshot(full=full)
 
     async def make_durable(self, taken: Taken, *, is_last: bool = False) -> Written:
         """Steps 2 to 8, while the shard goes on; of a shard that goes away only up to 6, for somebody waits.
@@ -177,20 +223,25 @@ class Checkpointer:
             await self._acknowledge()
             # 3. Rows durable.
             segments = await self._write_rows(taken.snapshot)
+            cold = await self.cold.write(taken.cold, self.manifest.fence, self._epoch)
             # 4. Manifest durable: the commit point.
-            manifest = await self._write_manifest(taken, segments)
+            manifest = await self._write_manifest(taken, segments, cold)
         except CheckpointError:
             await self._on_engine(self._memory.dropped)
             self._back_off()
             raise
         # 5. Forget.
-        await self._on_engine(self._memory.kept)
+        await self._on_engine(lambda: self._forget(taken))
         self._advance_to(manifest, started_s)
         # 6. Commit.
         await self._source.commit({self.shard: manifest.position})
         if not is_last:
             await self._tidy(taken, manifest)
-        return self._report(taken.snapshot, manifest, self.durable_s - started_s)
+        return self._report(taken, manifest, self.durable_s - started_s)
+
+    def _forget(self, taken: Taken) -> None:
+        self._memory.kept()
+        self.cold.kept(taken.cold)
 
     async def _tidy(self, taken: Taken, manifest: Manifest) -> None:
         """Steps 7 and 8; what fails here is done after a later checkpoint."""
@@ -209,16 +260,12 @@ class Checkpointer:
         """Write the rows and name all segments that the next manifest consists of."""
         self._epoch += 1
         former = [] if snapshot.full else self.manifest.segments
-        rows = _row_count(snapshot)
-        if rows == 0:
+        if not any(rows.streams or rows.gone for rows in snapshot.arenas):
             return list(former)
         name = segment_name(self.manifest.fence, self._epoch)
-        blocks = await asyncio.to_thread(encode_segment, snapshot.arenas)
-        segment = await asyncio.to_thread(segment_of, name, blocks, rows)
-        await self._store.write(self.shard, name, blocks)
-        return [*former, segment]
+        return [*former, await write_segment(self._store, self.shard, name, snapshot.arenas)]
 
-    async def _write_manifest(self, taken: Taken, segments: list[Segment]) -> Manifest:
+    async def _write_manifest(self, taken: Taken, segments: list[Segment], cold: list[Segment]) -> Manifest:
         position = taken.snapshot.next_position
         manifest = msgspec.structs.replace(
             self.manifest,
@@ -229,6 +276,8 @@ class Checkpointer:
             alert_marks=taken.alert_marks,
             anchor=await self._source.anchor(self.shard, position),
             segments=segments,
+            cold=cold,
+            forgotten_ns=taken.snapshot.forgotten_ns,
             created=created(self._clock),
         )
         manifest = with_rows(manifest, taken.snapshot.arenas, self._identity, full=taken.snapshot.full)
@@ -249,9 +298,10 @@ class Checkpointer:
         kept = self._history.within(self._clock.now_ns())
         await self._store.delete(self.shard, garbage(names, self._kept_manifests, kept))
 
-    def _report(self, snapshot: Snapshot, manifest: Manifest, took_s: float) -> Written:
-        rows = _row_count(snapshot)
-        return Written(manifest, rows, manifest.segments[-1].bytes if rows else 0, snapshot.full, took_s)
+    def _report(self, taken: Taken, manifest: Manifest, took_s: float) -> Written:
+        rows = sum(len(arena.streams) for arena in taken.snapshot.arenas)
+        size = manifest.segments[-1].bytes if rows else 0
+        return Written(manifest, rows, size, taken.snapshot.full, took_s, taken.cold.evicted)
 
     def _advance_to(self, manifest: Manifest, started_s: float) -> None:
         self._kept_manifests = [manifest, self.manifest]
@@ -292,7 +342,3 @@ async def marks_now(shard: Shard, alerts: Mapping[str, Sink]) -> dict[str, int]:
 def created(clock: Clock) -> str:
     """Now, for people."""
     return datetime.fromtimestamp(clock.now_ns() // 1_000_000_000, UTC).isoformat()
-
-
-def _row_count(snapshot: Snapshot) -> int:
-    return sum(len(arena.streams) for arena in snapshot.arenas)

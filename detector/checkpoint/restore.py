@@ -24,6 +24,7 @@ import msgspec
 
 from detector.checkpoint import cold_start
 from detector.checkpoint.base import Store, fence_name, highest_fence, manifests_newest_first
+from detector.checkpoint.cold import read_cold_streams
 from detector.checkpoint.cold_start import lost_memory
 from detector.checkpoint.format import Manifest, decode_manifest
 from detector.checkpoint.lineage import COLD_HINT
@@ -37,6 +38,7 @@ from detector.records import NO_TIME, ArenaRows, Shard
 from detector.sinks.base import Sink
 from detector.sources.base import Bounds, Source
 from detector.stages.decide import DECIDE_VERSION
+from detector.state.cold import ColdStreams
 
 _MOST_CLAIMS = 100  # other owners may race for the shard, but not for ever
 
@@ -53,6 +55,8 @@ class Loaded:
     passed_over: list[CorruptCheckpointError]
     is_warm: bool = False
     """The rows are only those that the warm memory lacks."""
+    cold: list[ColdStreams] = field(default_factory=list)
+    """Who is in the cold segments; of those that the warm memory lacks."""
 
 
 @dataclass(slots=True)
@@ -149,6 +153,8 @@ async def restore(
         manifest.highest_event_ns,
         arenas,
         manifest.last_position,
+        forgotten_ns=manifest.forgotten_ns,
+        cold=loaded.cold if loaded else (),
     )
     return Restored(
         manifest=manifest,
@@ -185,7 +191,9 @@ async def load(store: Store, shard: Shard, warm: Warm[M] | None = None) -> Loade
             manifest = decode_manifest(await store.read(shard, name), f"{shard}/{name}")
             lacking = missing(manifest, warm)
             arenas = await (load_rows(store, manifest) if lacking is None else read_segments(store, shard, lacking))
-            return Loaded(manifest, arenas, passed_over, is_warm=lacking is not None)
+            known = warm.memory.cold.names.values() if warm is not None and lacking is not None else ()
+            cold = await read_cold_streams(store, manifest, known)
+            return Loaded(manifest, arenas, passed_over, lacking is not None, cold)
         except CorruptCheckpointError as error:
             passed_over.append(error)
     if passed_over:

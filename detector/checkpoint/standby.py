@@ -36,5 +36,13 @@ async def refreshed(warm: Warm[M] | None, loaded: Loaded, new_memory: Callable[[
     """Bring the warm memory, or a new one, to the manifest that was loaded; the former is used up."""
     memory = warm.memory if warm is not None and loaded.is_warm else new_memory()
     of = loaded.manifest
-    await asyncio.to_thread(memory.extend, of.position, of.highest_event_ns, loaded.arenas, of.last_position)
+    await asyncio.to_thread(
+        memory.extend,
+        of.position,
+        of.highest_event_ns,
+        loaded.arenas,
+        of.last_position,
+        forgotten_ns=of.forgotten_ns,
+        cold=loaded.cold,
+    )
     return Warm(of, memory)

@@ -1,4 +1,4 @@
-"""The engine: carries polls through the stages, looks for silence, and hands its memory to checkpoints and takes it."""
+"""The engine: carries polls through the stages over a shard's memory, and looks across it where positions say so."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 
 from detector.alerts import Message
 from detector.engine.lane import Detector, Lane, require_channels
+from detector.engine.memory import ShardMemory, as_slots
 from detector.engine.partials import begun_ns, close_all, partials_of
 from detector.engine.poll import Poll, Stopwatch, Work, blank_scores, places, unaligned, unobserved, write
-from detector.errors import LineageError
 from detector.records import (
     NO_TIME,
     Alert,
-    ArenaRows,
     Int64,
     Outcome,
     Records,
@@ -23,22 +22,23 @@ from detector.records import (
     Samples,
     Scores,
     Shard,
-    Snapshot,
 )
 from detector.settings import EngineSettings, RecordSettings
 from detector.stages.align import align, join
-from detector.stages.decide import DecideWave, decide, open_slots, silence
+from detector.stages.decide import DecideWave, decide, silence
 from detector.stages.decode import Decoder, screen
 from detector.stages.infer import WaveInput, infer
-from detector.stages.route import Batch, Router
+from detector.stages.route import Batch
 from detector.stages.wave import wave
 from detector.state.arena import Arena
 
 _SILENCE_EVERY = 1000  # positions between two looks for silence; docs/contract.md, Decide 5
+_FORGET_EVERY = 65_536  # positions between two looks for streams to forget
 _NEVER = np.iinfo(np.int64).max
+_NO_LOOKS = np.empty(0, np.intp)
 
 
-class Engine:
+class Engine(ShardMemory):
     """One shard's memory and the stages over it. Not thread-safe; call from one thread at a time."""
 
     def __init__(
@@ -51,27 +51,20 @@ class Engine:
         scores_detail: bool = False,
         report_silence: bool = True,
     ) -> None:
-        self.shard = shard
         self._record, self._settings = record, settings
         self._scores_detail, self._report_silence = scores_detail, report_silence
-        self._is_narrow = record.channel is not None
-        if self._is_narrow:
+        if self.is_narrow:
             require_channels(detectors, str(shard), [shard.topic])
-        self._lanes = [Lane(detector, is_narrow=self._is_narrow) for detector in detectors]
+        super().__init__(
+            shard,
+            [Lane(detector, is_narrow=self.is_narrow) for detector in detectors],
+            max_streams=settings.max_streams,
+            max_cold_streams=settings.max_cold_streams,
+            rejects_unknown=record.unknown_channels == "reject",
+        )
+        self._forget_after_ns = None if settings.forget_after_s is None else round(settings.forget_after_s * 1e9)
         self._decoder = Decoder(record)
         self._decoded: tuple[Records, Samples, list[Reject]] | None = None
-        self._router = self._new_router()
-        self._next_position, self._last_position, self._highest_ns = 0, -1, NO_TIME
-
-    @property
-    def streams(self) -> int:
-        """How many streams have memory."""
-        return len(self._router.slots)
-
-    @property
-    def open_anomalies(self) -> int:
-        """How many anomalies are open."""
-        return sum(len(arena.open) for arena in self._router.arenas)
 
     # A poll -----------------------------------------------------------------------------------------------------------
 
@@ -98,10 +91,19 @@ class Engine:
         outcome.alerts.sort(key=lambda alert: alert.stream)  # all stand at one position; stable
         return outcome
 
-    def wanted(self, records: Records) -> list[str]:
-        """Streams of these records whose rows the engine does not hold; a caller may `adopt` them first."""
+    @property
+    def is_narrow(self) -> bool:
+        """Whether a record is one channel's value."""
+        return self._record.channel is not None
+
+    def known(self, streams: Sequence[str]) -> list[str]:
+        """Those of the streams that have memory here, wherever it is."""
+        return [stream for stream in streams if stream in self._router.slots or stream in self.cold]
+
+    def wanted(self, records: Records) -> dict[int, list[int]]:
+        """Which cold rows these records need: segment > rows; to be brought back before `advance`."""
         samples, _ = self._decode(records)
-        return self._router.slots.absent(samples.streams)
+        return self.cold.places(samples.streams)
 
     def _decode(self, records: Records) -> tuple[Samples, list[Reject]]:
         if self._decoded is None or self._decoded[0] is not records:
@@ -109,17 +111,22 @@ class Engine:
         return self._decoded[1:]
 
     def _carry(self, samples: Samples, positions: Int64, outcome: Outcome, watch: Stopwatch) -> Outcome:
-        """Run a poll's samples: in one go, or cut where silence must be looked for."""
+        """Run a poll's samples: in one go, or cut where memory must be looked across."""
         samples, rejects = screen(samples, self._record.future_s)
         watch.lap("decode")
         outcome.rejects += rejects
         poll = Poll(outcome, watch)
-        looks = self._looks(samples, positions)
+        self._polls += 1
+        looks = self._looks(samples, positions, _SILENCE_EVERY if self._report_silence else None)
+        cleanings = self._looks(samples, positions, None if self._forget_after_ns is None else _FORGET_EVERY)
         start = 0
-        while (cut := self._next_look(samples, start, looks)) is not None:
+        while (cut := self._next_cut(samples, start, looks, cleanings)) is not None:
             self._run(samples.take(np.arange(start, cut)), poll)
-            self._tell_silence(poll)
-            start, looks = cut, looks[looks > cut]
+            if cut in looks:
+                self._tell_silence(poll)
+            if cut in cleanings:
+                self._forget(poll)
+            start, looks, cleanings = cut, looks[looks > cut], cleanings[cleanings > cut]
         self._run(samples if start == 0 else samples.take(np.arange(start, len(samples))), poll)
         if len(positions):
             self._last_position = int(positions[-1])
@@ -131,7 +138,8 @@ class Engine:
         routed = self._router.route(samples)
         poll.watch.lap("route")
         poll.outcome.rejects += routed.rejects
-        poll.count(streams_created=routed.streams_created, unknown_channels=routed.unknown_channels)
+        poll.outcome.created += routed.created
+        poll.count(streams_created=len(routed.created), unknown_channels=routed.unknown_channels)
         told: list[tuple[Message, Alert]] = []
         for batch in routed.batches:
             told += self._score(samples, batch, poll)
@@ -143,6 +151,7 @@ class Engine:
         """Align, wave, infer and decide over the samples of one arena."""
         arena, lane = self._router.arenas[batch.arena], self._lane_of(batch.arena)
         event_ns = samples.event_ns[batch.at]
+        arena.touched[batch.slots] = self._polls
         if batch.columns is not None:
             batch, event_ns = self._join(samples, batch, batch.columns, event_ns, arena, poll)
         aligned = align(batch.slots, event_ns, arena.last_ns[batch.slots])
@@ -213,15 +222,22 @@ class Engine:
         poll.watch.lap("decide")
         return decision.messages
 
-    # Silence ----------------------------------------------------------------------------------------------------------
+    # Looks across streams ---------------------------------------------------------------------------------------------
 
-    def _looks(self, samples: Samples, positions: Int64) -> NDArray[np.intp]:
-        """Before which samples a look for silence falls due: at the first record at or past each 1,000th position."""
-        if not self._report_silence or not len(positions):
-            return np.empty(0, np.intp)
-        thousands = positions // _SILENCE_EVERY
-        before = np.concatenate([[self._last_position // _SILENCE_EVERY], thousands[:-1]])
-        return np.unique(np.searchsorted(samples.index, np.flatnonzero(thousands > before)))
+    def _looks(self, samples: Samples, positions: Int64, every: int | None) -> NDArray[np.intp]:
+        """Before which samples a look falls due: at the first record at or past each multiple of `every` positions."""
+        if every is None or not len(positions):
+            return _NO_LOOKS
+        multiples = positions // every
+        before = np.concatenate([[self._last_position // every], multiples[:-1]])
+        return np.unique(np.searchsorted(samples.index, np.flatnonzero(multiples > before)))
+
+    def _next_cut(
+        self, samples: Samples, start: int, looks: NDArray[np.intp], cleanings: NDArray[np.intp]
+    ) -> int | None:
+        """The first look of either kind that could find something."""
+        cuts = (self._next_look(samples, start, looks), self._next_cleaning(samples, start, cleanings))
+        return min((cut for cut in cuts if cut is not None), default=None)
 
     def _next_look(self, samples: Samples, start: int, looks: NDArray[np.intp]) -> int | None:
         """The first look that could find something, given the memory as it is before sample `start`.
@@ -235,19 +251,40 @@ class Engine:
             return None
         span_ns = min(lane.policy.resolve_after_ns for lane in self._lanes)
         oldest_ns = min((self._oldest_open_ns(number) for number in range(len(self._router.arenas))), default=_NEVER)
-        coming = samples.event_ns[start:]
-        ending = coming
+        ending = coming = samples.event_ns[start:]
         if samples.channel_of is not None:
             ending = np.minimum(coming, begun_ns(samples.streams[start:], self._router.slots, self._router.arenas))
-        highest = np.maximum.accumulate(np.concatenate([[self._highest_ns], coming]))[looks - start]
-        earliest = np.minimum.accumulate(np.concatenate([[_NEVER], ending]))[looks - start]
+        highest, earliest = self._bounds(coming, ending, looks - start)
         due = (highest > oldest_ns) | (highest > np.minimum(earliest, _NEVER - span_ns) + span_ns)
         return int(looks[due.argmax()]) if due.any() else None
+
+    def _next_cleaning(self, samples: Samples, start: int, cleanings: NDArray[np.intp]) -> int | None:
+        """The first look that could find a stream to forget, by the same two bounds."""
+        if not len(cleanings) or self._forget_after_ns is None:
+            return None
+        coming = samples.event_ns[start:]
+        highest, earliest = self._bounds(coming, coming, cleanings - start)
+        oldest = np.minimum(earliest, self._oldest_heard_ns())
+        due = highest > np.minimum(oldest, _NEVER - self._forget_after_ns) + self._forget_after_ns
+        return int(cleanings[due.argmax()]) if due.any() else None
+
+    def _bounds(self, coming: Int64, ending: Int64, at: NDArray[np.intp]) -> tuple[Int64, Int64]:
+        """The highest and the earliest time that memory can hold before each of the samples `at`."""
+        highest: Int64 = np.maximum.accumulate(np.concatenate([[self._highest_ns], coming]))[at]
+        earliest: Int64 = np.minimum.accumulate(np.concatenate([[_NEVER], ending]))[at]
+        return highest, earliest
+
+    def _forget(self, poll: Poll) -> None:
+        """Forget the streams that were not heard for too long, against the highest event time."""
+        if self._forget_after_ns is not None and self._highest_ns != NO_TIME:
+            before_ns = self._highest_ns - self._forget_after_ns
+            poll.count(streams_forgotten=self.forget(before_ns, spare_untold=self._report_silence))
+        poll.watch.lap("route")
 
     def _oldest_open_ns(self, number: int) -> int:
         """The highest time at which no open anomaly of the arena, of those not told of, is silent yet."""
         arena, policy = self._router.arenas[number], self._lane_of(number).policy
-        rows = arena.decide.take(_as_slots(arena.open))
+        rows = arena.decide.take(as_slots(arena.open))
         untold_ns = rows["last_ns"][rows["silent_ns"] != rows["last_ns"]]
         return int(untold_ns.min()) + policy.resolve_after_ns if len(untold_ns) else _NEVER
 
@@ -256,76 +293,9 @@ class Engine:
         told: list[tuple[Message, Alert]] = []
         for number, arena in enumerate(self._router.arenas):
             lane = self._lane_of(number)
-            for message in silence(arena.decide, _as_slots(arena.open), self._highest_ns, lane.policy):
+            for message in silence(arena.decide, as_slots(arena.open), self._highest_ns, lane.policy):
                 arena.dirty[message.slot] = True
                 told.append((message, lane.alert(message, self.shard, arena)))
         told.sort(key=lambda pair: pair[0].position)
         poll.outcome.alerts += [alert for _, alert in told]
         poll.watch.lap("decide")
-
-    # Memory -----------------------------------------------------------------------------------------------------------
-
-    def snapshot(self, *, full: bool = False) -> Snapshot:
-        """Copy what changed since the last snapshot that was kept, or everything. Follow it by `kept` or `dropped`."""
-        rows = [arena.snapshot(full=full) for arena in self._router.arenas]
-        return Snapshot(
-            shard=self.shard,
-            next_position=self._next_position,
-            highest_event_ns=self._highest_ns,
-            arenas=[some for some in rows if some.streams],
-            full=full,
-            last_position=self._last_position,
-        )
-
-    def kept(self) -> None:
-        """The last snapshot is durable: forget that its rows were dirty."""
-        for arena in self._router.arenas:
-            arena.kept()
-
-    def dropped(self) -> None:
-        """The last snapshot could not be kept: its rows are dirty again."""
-        for arena in self._router.arenas:
-            arena.dropped()
-
-    def restore(
-        self, next_position: int, highest_event_ns: int, arenas: Sequence[ArenaRows], last_position: int | None = None
-    ) -> None:
-        """Start from a checkpoint, forgetting what is in memory."""
-        self._router = self._new_router()
-        self.extend(next_position, highest_event_ns, arenas, last_position)
-
-    def extend(
-        self, next_position: int, highest_event_ns: int, arenas: Sequence[ArenaRows], last_position: int | None = None
-    ) -> None:
-        """Go on from a later checkpoint: its rows replace those in memory, the others stay."""
-        self._next_position, self._highest_ns = next_position, highest_event_ns
-        self._last_position = next_position - 1 if last_position is None else last_position
-        for rows in arenas:
-            self.adopt(rows)
-
-    def adopt(self, rows: ArenaRows) -> None:
-        """Take rows that were saved before: of a checkpoint, or brought back one by one. Later rows replace earlier."""
-        names = [lane.detector.name for lane in self._lanes]
-        if rows.detector not in names:
-            raise LineageError(self.shard, "detector of saved rows", expected=f"one of {names}", got=rows.detector)
-        number = self._router.arena(names.index(rows.detector), rows.channels)
-        slots = self._router.take_in(number, rows.streams, rows.labels)
-        arena = self._router.arenas[number]
-        arena.write(slots, rows)
-        arena.open.difference_update(slots.tolist())
-        arena.open.update(slots[open_slots(arena.decide[slots])].tolist())
-
-    def _new_router(self) -> Router:
-        return Router(
-            self.shard.topic,
-            [lane.claim for lane in self._lanes],
-            max_streams=self._settings.max_streams,
-            rejects_unknown=self._record.unknown_channels == "reject",
-        )
-
-    def _lane_of(self, arena: int) -> Lane:
-        return self._lanes[self._router.claim_of[arena]]
-
-
-def _as_slots(slots: set[int]) -> NDArray[np.intp]:
-    return np.fromiter(slots, np.intp, len(slots))

@@ -6,7 +6,8 @@ match holds takes it for good, and gives it a row in the arena of its channels:
     declared in the configuration > the bundle's own names > those of the stream's first sample
 
 Values come out in the arena's order of channels, NaN where a record does not bring one. A narrow record brings one
-channel's value; which channels make a sample must be declared then, and one of another channel is left out.
+channel's value; which channels make a sample must be declared then, and one of another channel is left out. A stream
+whose row is cold must have been brought back before its samples come here.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from detector.errors import CorruptCheckpointError
 from detector.records import Float64, Int64, Reason, Reject, Samples
 from detector.settings import MatchSettings
 from detector.state.arena import Arena
+from detector.state.cold import ColdIndex
 from detector.state.slots import Slots, arena_of, slot_of
 
 _NO_LABELS: dict[str, str] = {}  # one for all streams without labels
@@ -64,7 +66,8 @@ class Routed:
 
     batches: list[Batch] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
-    streams_created: int = 0
+    created: list[str] = field(default_factory=list)
+    """Streams that got a row."""
     unknown_channels: int = 0
     """Cells left out because their stream does not have the channel."""
 
@@ -72,11 +75,20 @@ class Routed:
 class Router:
     """The streams of one shard, and where their rows are."""
 
-    def __init__(self, topic: str, claims: Sequence[Claim], *, max_streams: int, rejects_unknown: bool) -> None:
+    def __init__(
+        self,
+        topic: str,
+        claims: Sequence[Claim],
+        cold: ColdIndex | None = None,
+        *,
+        max_streams: int,
+        rejects_unknown: bool,
+    ) -> None:
         self.arenas: list[Arena] = []
         self.claim_of: list[int] = []
         """Which claim each arena belongs to."""
         self.slots = Slots()
+        self._cold = ColdIndex() if cold is None else cold
         self._claims, self._max_streams, self._rejects_unknown = claims, max_streams, rejects_unknown
         self._arena_of: dict[tuple[int, tuple[str, ...]], int] = {}
         self._first_match = _matcher(topic, [claim.match for claim in claims])
@@ -110,14 +122,33 @@ class Router:
         return number
 
     def take_in(self, arena: int, streams: Sequence[str], labels: Sequence[dict[str, str]]) -> Int64:
-        """The slots of saved streams in their arena, made for those that are new."""
+        """The slots of saved streams in their arena, made for those that are new: a stream's last row counts."""
         codes = self.slots.codes(streams)
-        for at in np.flatnonzero(codes < 0).tolist():
-            codes[at] = self.slots.add(streams[at], arena, self.arenas[arena].create(streams[at], labels[at]))
-        elsewhere = np.flatnonzero(arena_of(codes) != arena)
-        if len(elsewhere):
-            raise CorruptCheckpointError(f"stream {streams[elsewhere[0]]}", "saved rows stand in two arenas")
-        return slot_of(codes)
+        for other in np.unique(arena_of(codes[codes >= 0])).tolist():
+            if other != arena:
+                self.let_go(other, slot_of(codes[arena_of(codes) == other]), is_told=True)
+        if (arena_of(codes) == arena).all():
+            return slot_of(codes)
+        new = np.flatnonzero(arena_of(codes) != arena)
+        added = [streams[at] for at in new.tolist()] if len(new) < len(codes) else streams
+        slots = self.arenas[arena].extend(added, [labels[at] for at in new.tolist()])
+        known = len(self.slots)
+        self.slots.add_all(added, arena, slots)
+        if len(self.slots) != known + len(added):
+            raise CorruptCheckpointError(f"detector {self.arenas[arena].detector}", "a stream has two saved rows")
+        found = slot_of(codes)
+        found[new] = slots
+        return found
+
+    def slots_in(self, arena: int, streams: Sequence[str]) -> Int64:
+        """The slots of those of the streams whose rows are in the arena."""
+        codes = self.slots.codes(streams)
+        return slot_of(codes[arena_of(codes) == arena])
+
+    def let_go(self, arena: int, slots: Int64, *, is_told: bool = False) -> None:
+        """Free slots of streams that lose their rows here; `is_told` where a checkpoint says so already."""
+        self.slots.remove([self.arenas[arena].streams[slot] for slot in slots.tolist()])
+        self.arenas[arena].free(slots, is_told=is_told)
 
     def _admit(self, samples: Samples, codes: Int64, routed: Routed) -> None:
         """Give new streams their rows, in record order, and fill in their codes; what is refused keeps -1."""
@@ -133,7 +164,7 @@ class Router:
                 if admitted is None:
                     routed.unknown_channels += 1
                     continue
-                routed.streams_created += 1
+                routed.created.append(stream)
                 code = self.slots.add(stream, admitted, self.arenas[admitted].create(stream, labels))
             codes[at] = code
 
@@ -154,7 +185,9 @@ class Router:
             return None
         if columns.unknown and np.isnan(_row(samples, at)[columns.source]).all():
             return Reason.NOTHING_OBSERVED
-        if len(self.slots) >= self._max_streams:
+        if stream in self._cold:
+            raise LookupError(f"stream {stream!r}: its row is cold, and was not brought back before its next sample")
+        if len(self.slots) + len(self._cold) >= self._max_streams:
             return Reason.TOO_MANY_STREAMS
         return self.arena(claim, channels)
 

@@ -71,7 +71,8 @@ class Arena:
         """The stream of each slot; what stands in a free one means nothing."""
         self.labels: list[dict[str, str]] = []
         """The labels that each stream had at first sight."""
-        self._is_narrow = is_narrow
+        self.is_narrow = is_narrow
+        """Whether it has the columns of the join."""
         self._blank = _blank_row(_float32(initial_state), initial_decide[:1].copy())
         self._free: list[int] = []
         self._gone: dict[str, None] = {}  # streams that left since the last snapshot, in order
@@ -101,13 +102,14 @@ class Arena:
 
     def extend(self, streams: Sequence[str], labels: Sequence[dict[str, str]]) -> Int64:
         """Add many streams at once and return their slots, whose rows the caller is about to write."""
-        first, count = len(self.streams), len(streams)
+        reused = [self.create(*each) for each in zip(streams[: len(self._free)], labels, strict=False)]
+        first, count = len(self.streams), len(streams) - len(reused)
         self._reserve(first + count, written=count)
-        self.streams += streams
-        self.labels += labels
-        self._name_bytes += sum(map(len, streams))
+        self.streams += streams[len(reused) :]
+        self.labels += labels[len(reused) :]
+        self._name_bytes += sum(map(len, streams[len(reused) :]))
         self.held[first : first + count] = True
-        return np.arange(first, first + count)
+        return np.concatenate([np.array(reused, np.int64), np.arange(first, first + count)])
 
     def free(self, slots: NDArray[np.intp], *, is_told: bool = False) -> None:
         """Let streams go: their rows are initial ones again.
@@ -129,7 +131,7 @@ class Arena:
     def heard_ns(self) -> Int64:
         """When the stream of each slot was last heard, in event time; of a sample not yet whole, too."""
         heard = self.last_ns[: len(self.streams)]
-        return np.maximum(heard, self.join_ns[: len(self.streams)]) if self._is_narrow else heard
+        return np.maximum(heard, self.join_ns[: len(self.streams)]) if self.is_narrow else heard
 
     # Rows to and from checkpoints -------------------------------------------------------------------------------------
 
@@ -173,11 +175,11 @@ class Arena:
 
     def _with_join(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Saved columns as ours, also where the records were wide then and are narrow now, or the other way round."""
-        if self._is_narrow and "join_ns" not in arrays and "last_ns" in arrays:
+        if self.is_narrow and "join_ns" not in arrays and "last_ns" in arrays:
             shape = len(arrays["last_ns"]), len(self.channels)
             closed = {"join_ns": arrays["last_ns"], "join_values": np.full(shape, np.nan)}
             return {**arrays, **closed, "join_arrived": np.ones(shape, np.uint8)}
-        return {name: array for name, array in arrays.items() if self._is_narrow or not name.startswith("join_")}
+        return {name: array for name, array in arrays.items() if self.is_narrow or not name.startswith("join_")}
 
     def snapshot(self, *, full: bool) -> ArenaRows:
         """Copy what changed since the last snapshot that was kept, or everything."""
@@ -222,7 +224,7 @@ class Arena:
     def _columns(self) -> dict[str, NDArray[Any]]:
         """What a checkpoint keeps."""
         columns = {"state": self.state, "decide": self.decide, "band": self.band, "last_ns": self.last_ns}
-        if self._is_narrow:
+        if self.is_narrow:
             columns |= {"join_ns": self.join_ns, "join_values": self.join_values, "join_arrived": self.join_arrived}
         return columns
 

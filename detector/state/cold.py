@@ -2,17 +2,18 @@
 
 A cold segment holds at most 4096 rows and is never changed: a row in it is live until its stream comes back, is
 evicted anew or is forgotten, and dead from then on. This is the index over them, a dictionary and 8 bytes per row; the
-rows themselves are somebody else's. Segments are numbered in the order in which they came to be.
+rows themselves are somebody else's. Segments have numbers here, and names as soon as they are in the store.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.records import Int64
+from detector.records import ArenaRows, Int64
 
 COLD_ROWS = 4096
 """Most rows of a cold segment: what is read for one stream that comes back."""
@@ -20,6 +21,20 @@ _ROW_BITS = 12
 _ROW_MASK = (1 << _ROW_BITS) - 1
 _DEAD = np.iinfo(np.int64).max  # in place of a time; sorts after all of them
 _IDLE_ENTRIES = 65_536  # names of dead rows that are borne before the dictionary is swept
+
+
+class ColdStreams(NamedTuple):
+    """What the index wants to know of a cold segment in the store."""
+
+    name: str
+    streams: list[str]
+    heard_ns: Int64
+
+    @classmethod
+    def of(cls, name: str, arenas: Sequence[ArenaRows]) -> ColdStreams:
+        """Of its rows."""
+        streams = [stream for rows in arenas for stream in rows.streams]
+        return cls(name, streams, np.concatenate([heard_ns(rows) for rows in arenas]))
 
 
 class ColdIndex:
@@ -31,6 +46,8 @@ class ColdIndex:
         self._oldest_ns: dict[int, int] = {}  # a lower bound of the same
         self._live: dict[int, int] = {}
         self._count = self._next = 0
+        self.names: dict[int, str] = {}
+        """Of the segments that are in the store."""
 
     def __len__(self) -> int:
         """How many streams are cold."""
@@ -50,7 +67,7 @@ class ColdIndex:
         return min((self._oldest_ns[number] for number, live in self._live.items() if live), default=_DEAD)
 
     def add(self, streams: Sequence[str], heard_ns: Int64, is_live: NDArray[np.bool_] | None = None) -> int:
-        """Note the rows of a new segment; rows that the same streams had before are dead. Returns its number."""
+        """Note the rows of a new segment; rows that the same streams had before are dead. Returns the number."""
         number, self._next = self._next, self._next + 1
         heard_ns = np.array(heard_ns, np.int64)
         if is_live is not None:
@@ -103,17 +120,20 @@ class ColdIndex:
         """Which rows of a segment are live now."""
         return np.flatnonzero(self._heard_ns[number] != _DEAD)
 
-    def move(self, sources: Mapping[int, NDArray[np.intp]], streams: Sequence[str]) -> int:
-        """Rows of several segments, in order, now stand in a new one; those that died meanwhile are dead there, too."""
-        codes = [number << _ROW_BITS | row for number, rows in sources.items() for row in rows.tolist()]
-        here = np.array([self._codes.get(stream) == code for stream, code in zip(streams, codes, strict=True)])
-        heard_ns = np.concatenate([self._heard_ns[number][rows] for number, rows in sources.items()])
-        return self.add(streams, heard_ns, here & (heard_ns != _DEAD))
+    def move(self, streams: Sequence[str], places: Sequence[tuple[int, int]]) -> int:
+        """Rows of several segments, each given by segment and row, now stand in a new one; returns its number.
+
+        Those that died meanwhile are dead there, too.
+        """
+        heard_ns = np.array([self._heard_ns[number][row] for number, row in places], np.int64)
+        codes = [number << _ROW_BITS | row for number, row in places]
+        is_here = np.array([self._codes.get(stream) == code for stream, code in zip(streams, codes, strict=True)])
+        return self.add(streams, heard_ns, is_here & (heard_ns != _DEAD))
 
     def drop(self, numbers: Iterable[int]) -> None:
         """Segments without a live row are no more."""
         for number in numbers:
-            for part in (self._heard_ns, self._oldest_ns, self._live):
+            for part in (self._heard_ns, self._oldest_ns, self._live, self.names):
                 part.pop(number, None)
 
     def _is_live(self, code: int | None) -> bool:
@@ -121,3 +141,9 @@ class ColdIndex:
             return False
         heard_ns = self._heard_ns.get(code >> _ROW_BITS)
         return heard_ns is not None and bool(heard_ns[code & _ROW_MASK] != _DEAD)
+
+
+def heard_ns(rows: ArenaRows) -> Int64:
+    """When each stream was last heard, in event time; of a sample not yet whole, too, as `Arena.heard_ns`."""
+    last_ns = rows.arrays["last_ns"].astype(np.int64, copy=False)
+    return np.maximum(last_ns, rows.arrays["join_ns"].astype(np.int64)) if "join_ns" in rows.arrays else last_ns

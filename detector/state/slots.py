@@ -52,10 +52,6 @@ class Slots:
         """The code of each stream, shape (n,), -1 where it has none."""
         return np.fromiter(map(self._codes.get, streams, repeat(_UNKNOWN)), np.int64, len(streams))
 
-    def absent(self, streams: Iterable[str]) -> list[str]:
-        """Those of `streams` that have no row, each once, in order of first sight."""
-        return [stream for stream in dict.fromkeys(streams) if stream not in self._codes]
-
 
 def arena_of(codes: Int64) -> Int64:
     """Which arena each code points into."""

@@ -135,8 +135,8 @@ def test_restarts_from_checkpoints_change_nothing(feed: Feed, cuts: list[int], k
 class LooksAtTheEnd(Engine):
     """What must not be: silence looked for when a poll ends."""
 
-    def _looks(self, samples: Any, positions: Any) -> Any:
-        return np.array([len(samples)])
+    def _looks(self, samples: Any, positions: Any, every: int | None) -> Any:
+        return np.array([len(samples)] if every == 1000 else [], np.intp)
 
 
 def test_a_look_that_follows_the_polls_is_caught() -> None:
@@ -149,8 +149,10 @@ def test_a_look_that_follows_the_polls_is_caught() -> None:
 class KeepsNoLastPosition(Engine):
     """What must not be: a restart that takes the next position less one for that of the last record."""
 
-    def restore(self, next_position: int, highest_event_ns: int, arenas: Any, last_position: Any = None) -> None:
-        super().restore(next_position, highest_event_ns, arenas, None)
+    def restore(
+        self, next_position: int, highest_event_ns: int, arenas: Any, last_position: Any = None, **cold: Any
+    ) -> None:
+        super().restore(next_position, highest_event_ns, arenas, None, **cold)
 
 
 def test_a_restart_that_forgets_the_last_position_is_caught() -> None:

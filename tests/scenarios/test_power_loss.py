@@ -148,7 +148,7 @@ class Protocol(RuleBasedStateMachine):
         """Step 3."""
         owner = self.owners[which % len(self.owners)]
         owner.engine.dropped()
-        snapshot = owner.engine.snapshot(full=needs_base(owner.manifest.segments))
+        snapshot = owner.engine.snapshot(full=needs_base(owner.manifest.segments, 0, 0))
         owner.epoch += 1
         name = segment_name(owner.fence, owner.epoch)
         blocks = encode_segment(snapshot.arenas)

@@ -121,18 +121,64 @@ def test_the_future_is_measured_against_the_records_own_timestamp() -> None:
     assert [(reject.index, reject.reason) for reject in outcome.rejects] == [(2, Reason.FUTURE)]
 
 
-def test_wanted_names_streams_without_rows_and_does_not_decode_twice() -> None:
-    """They can be brought back before the poll is carried on."""
-    of, from_before = engine(), engine()
-    from_before.advance(records([s("a", 0, 3)]))
-    given = records([s("a", 60, 1), s("b", 0, 1), s("a", 61, 1)], first=1)
-    assert of.wanted(given) == ["a", "b"]
-    for rows in from_before.snapshot(full=True).arenas:
-        of.adopt(rows)
-    assert of.wanted(given) == ["b"]
+def test_a_cold_stream_goes_on_once_it_is_brought_back() -> None:
+    """As if it had never left; without its row, its samples are a fault of the program."""
+    of, plain = engine(max_streams=1, max_cold_streams=9), engine()
+    for each in (of, plain):
+        each.advance(records([s("a", 0, 3), s("b", 0, 1)]))
+        each.advance(records([s("b", 60, 1)], first=2))
+    [(number, [rows])] = of.evict().items()
+    assert (rows.streams, of.streams, len(of.cold)) == (["a"], 1, 1)
+    given = records([s("a", 60, 1), s("b", 120, 1), s("a", 61, 1), s("c", 0, 1)], first=3)
+    assert of.wanted(given) == {number: [0]}
+    with pytest.raises(LookupError, match="stream 'a': its row is cold"):
+        of.advance(given)
+    of.bring_back([rows])
+    assert of.wanted(given) == {}
     of.advance(given)
-    from_before.advance(given)
-    assert memory(of) == memory(from_before)
+    plain.advance(given)
+    assert memory(of) == memory(plain)
+
+
+def test_what_comes_back_is_dirty() -> None:
+    """The checkpoint has it elsewhere; one that went and came says both."""
+    of = engine(max_streams=1, max_cold_streams=9)
+    of.advance(records([s("a", 0, 3), s("b", 0, 1)]))
+    of.snapshot()
+    of.kept()
+    [[rows]] = of.evict().values()
+    of.bring_back([rows])
+    [taken] = of.snapshot().arenas
+    assert (taken.gone, taken.streams) == (rows.streams, rows.streams)
+
+
+def test_an_open_anomaly_keeps_its_row() -> None:
+    """Other streams' records look at it, when silence is looked for."""
+    of = engine(max_streams=1, max_cold_streams=9)
+    of.advance(records([s("open", 0, 9), s("a", 1, 1), s("b", 2, 1)]))
+    assert of.is_crowded
+    assert {stream for rows in of.evict().values() for each in rows for stream in each.streams} == {"a", "b"}
+    assert (of.streams, of.open_anomalies, of.is_crowded) == (1, 1, False)
+
+
+def test_who_was_heard_the_longest_ago_leaves_first() -> None:
+    """By polls, and after a restart by event times until polls have told."""
+    of = engine(max_streams=2, max_cold_streams=9)
+    of.advance(records([s("a", 7), s("b", 5), s("c", 6)]))
+    taken = of.snapshot(full=True)
+    of.restore(taken.next_position, taken.highest_event_ns, taken.arenas)
+    assert [rows.streams for each in of.evict().values() for rows in each] == [["b"]]
+    of.advance(records([s("c", 8), s("d", 1)], first=3))
+    assert [rows.streams for each in of.evict().values() for rows in each] == [["a"]]
+
+
+def test_cold_streams_count_as_streams() -> None:
+    """A new one is refused once rows here and in the store are as many as may be."""
+    of = engine(max_streams=1, max_cold_streams=1)
+    of.advance(records([s("a", 0), s("b", 0)]))
+    of.evict()
+    outcome = of.advance(records([s("c", 1)], first=2))
+    assert [reject.reason for reject in outcome.rejects] == [Reason.TOO_MANY_STREAMS]
 
 
 def test_adopted_rows_are_clean() -> None:

@@ -20,6 +20,8 @@ from detector.errors import CheckpointError, FencedError, SinkError
 from detector.settings_checks import Keep
 from tests.scenarios.world import SHARD, EchoEngine, ListSource, MemorySink, StumblingStore, World, plain_feed, records
 
+MB = 1 << 20
+
 
 def manifest(fence: int, epoch: int, *segments: Segment) -> Manifest:
     """A manifest that names these segments."""
@@ -53,19 +55,21 @@ def test_the_owner_is_the_highest_claim() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "expected"),
+    ("sizes", "saved", "changed", "expected"),
     [
-        ([], True),
-        ([10], False),
-        ([10, 5, 5], False),
-        ([10, 5, 6], True),
-        ([1000] + [1] * 62, False),
-        ([1000] + [1] * 63, True),
+        ([], 0, 0, True),
+        ([10 * MB], 10 * MB, 9 * MB, False),
+        ([10 * MB, 8 * MB], 10 * MB, 5 * MB, False),
+        ([10 * MB, 8 * MB], 10 * MB, 7 * MB, True),
+        ([10 * MB], 4 * MB, 0, True),  # most of them left
+        ([1000, 9000], 1000, 9000, False),  # too little to be spared
+        ([1000] + [1] * 62, 1000, 1, False),
+        ([1000] + [1] * 63, 1000, 1, True),
     ],
 )
-def test_a_base_is_written_when_deltas_outgrow_it(sizes: list[int], expected: bool) -> None:
-    """So a restore reads at most twice the live rows, from at most 64 files."""
-    assert needs_base([segment(1, epoch, size) for epoch, size in enumerate(sizes)]) is expected
+def test_a_base_is_written_when_deltas_outgrow_it(sizes: list[int], saved: int, changed: int, expected: bool) -> None:
+    """So a restore reads at most 2.5 times the live rows, from at most 64 files."""
+    assert needs_base([segment(1, epoch, size) for epoch, size in enumerate(sizes)], saved, changed) is expected
 
 
 def test_garbage_is_what_the_kept_manifests_do_not_name() -> None:

@@ -61,7 +61,7 @@ def test_a_new_stream_gets_one_row() -> None:
     """However often it comes in the poll that brings it."""
     to = router()
     routed = to.route(samples(("a", {"v": 0}), ("a", {"v": 1})))
-    assert (routed.streams_created, len(to.slots), to.arenas[0].streams) == (1, 1, ["a"])
+    assert (len(routed.created), len(to.slots), to.arenas[0].streams) == (1, 1, ["a"])
 
 
 def test_the_first_detector_that_matches_takes_a_stream() -> None:
@@ -92,7 +92,7 @@ def test_an_unwanted_stream_may_be_wanted_with_other_labels() -> None:
     to = router(claim(labels={"site": "a"}))
     one = ("fan", {"v": 0.0})
     assert reasons(to.route(samples(one, labels=[{"site": "b"}]))) == [(0, Reason.UNWANTED)]
-    assert to.route(samples(one, labels=[{"site": "a"}])).streams_created == 1
+    assert to.route(samples(one, labels=[{"site": "a"}])).created == ["a"]
 
 
 def test_channels_are_pinned_by_the_first_sample() -> None:
@@ -147,10 +147,26 @@ def test_nothing_to_route() -> None:
 
 
 def test_saved_streams_are_taken_in() -> None:
-    """A known one keeps its slot; one that stands in two arenas is a damaged checkpoint."""
+    """A known one keeps its slot; one that came anew in another arena leaves the first."""
     to = router()
     arena, other = to.arena(0, ("v",)), to.arena(0, ("w",))
     assert to.take_in(arena, ["a", "b"], [{}, {}]).tolist() == [0, 1]
     assert to.take_in(arena, ["b", "c"], [{}, {}]).tolist() == [1, 2]
-    with pytest.raises(CorruptCheckpointError, match="stream b"):
-        to.take_in(other, ["b"], [{}])
+    assert to.take_in(other, ["b"], [{}]).tolist() == [0]
+    assert (len(to.slots), len(to.arenas[arena]), to.arenas[arena].streams[1]) == (3, 2, "")
+    with pytest.raises(CorruptCheckpointError, match="a stream has two saved rows"):
+        to.take_in(other, ["x", "x"], [{}, {}])
+
+
+def test_a_free_slot_is_used_again() -> None:
+    """And the row in it begins anew; the arena says who is gone, once."""
+    to = router()
+    to.route(samples(("a", {"v": 1}), ("b", {"v": 1})))
+    [arena] = to.arenas
+    arena.state[:2] = 7
+    to.let_go(0, to.slots_in(0, ["a", "x"]))
+    assert (len(to.slots), len(arena), "a" in to.slots) == (1, 1, False)
+    [batch] = to.route(samples(("c", {"v": 1}), ("b", {"v": 1}))).batches
+    assert batch.slots.tolist() == [0, 1]
+    assert arena.state[:2].tolist() == [[0, 0, 0], [7, 7, 7]]
+    assert (arena.streams, arena.snapshot(full=False).gone, arena.snapshot(full=True).gone) == (["c", "b"], ["a"], [])

@@ -22,11 +22,21 @@ def test_a_code_leads_to_arena_and_slot() -> None:
 
 
 def test_an_unknown_stream_has_no_code() -> None:
-    """It is -1, and so is its arena; `absent` names each such stream once."""
+    """It is -1, and so is its arena."""
     slots = Slots()
     slots.add("a", 0, 0)
     codes = slots.codes(["x", "a", "x"])
     assert codes.tolist() == [-1, 0, -1]
     assert np.array_equal(arena_of(codes), [-1, 0, -1])
-    assert slots.absent(["x", "a", "y", "x"]) == ["x", "y"]
     assert (len(slots), "a" in slots, "x" in slots, slots.code("x")) == (1, True, False, -1)
+
+
+def test_places_are_given_and_taken_in_bulk() -> None:
+    """As one by one."""
+    slots, plain = Slots(), Slots()
+    slots.add_all(["a", "b", "c"], 2, np.array([4, 7, 5]))
+    for stream, slot in (("a", 4), ("b", 7), ("c", 5)):
+        plain.add(stream, 2, slot)
+    assert slots.codes(["a", "b", "c"]).tolist() == plain.codes(["a", "b", "c"]).tolist()
+    slots.remove(["b"])
+    assert slots.codes(["a", "b", "c"]).tolist() == [plain.code("a"), -1, plain.code("c")]
