@@ -141,6 +141,8 @@ class Pipeline:
         """Carry a poll through the engines in their thread, shard after shard, and then to the sinks."""
         if not batches:
             return
+        for live, records in batches:
+            await live.checkpointer.cold.bring_back(records)
         outcomes = await asyncio.get_running_loop().run_in_executor(
             self._engine_thread, lambda: [live.engine.advance(records) for live, records in batches]
         )
@@ -150,17 +152,26 @@ class Pipeline:
     async def _flush(self, each: Input) -> None:
         """A source has ended: close the samples of narrow records whose channels have not all arrived."""
         for live in self.shards.of(each.source):
+            if live.engine.is_narrow:
+                await live.checkpointer.cold.bring_back_begun()
             flush = live.engine.flush
             outcome = await asyncio.get_running_loop().run_in_executor(self._engine_thread, flush)
-            live.has_flushed = bool(outcome.scores or outcome.rejects)
-            await self._deliver(live, no_records(live.shard, outcome.next_position), outcome)
+            if outcome.scores or outcome.rejects:
+                live.has_flushed = True
+                await self._deliver(live, no_records(live.shard, outcome.next_position), outcome)
 
     async def _deliver(self, live: LiveShard, records: Records, outcome: Outcome) -> None:
         """Hand an outcome to the sinks and tell telemetry, once per poll and shard."""
         held = await self.deliveries.deliver(records, outcome, live.known_alerts)
         live.advance_to(outcome.next_position, self.clock.monotonic_s())
         engine = live.engine
-        self.telemetry.polled(records, outcome, streams=engine.streams, open_anomalies=engine.open_anomalies)
+        self.telemetry.polled(
+            records,
+            outcome,
+            streams=engine.streams,
+            cold_streams=len(engine.cold),
+            open_anomalies=engine.open_anomalies,
+        )
         self.telemetry.delivered(self.deliveries.handed)
         self.deliveries.handed.clear()
         if engine.is_narrow and outcome.created:

@@ -15,15 +15,16 @@ from detector.settings import Settings, load
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = str(ROOT / "tests/golden/tiny-any.onnx")
+DETECTOR: dict[str, Any] = {"bundle": BUNDLE, "decide": {"threshold_nines": 1.6}}
+NARROW: dict[str, Any] = {"channel": "channel", "value": "value"}
+"""What `record` says of narrow lines."""
 
 
 def configuration(folder: Path, **changes: Any) -> dict[str, Any]:
     """A file in, alerts and complete scores to files out."""
     plain: dict[str, Any] = {
         "sources": {"lines": {"type": "file", "paths": [str(folder / "in.jsonl")]}},
-        "detectors": {
-            "pumps": {"bundle": BUNDLE, "decide": {"threshold_nines": 1.6}},
-        },
+        "detectors": {"pumps": DETECTOR},
         "sinks": {
             "alerts": {"out": {"type": "file", "path": str(folder / "alerts.jsonl")}},
             "scores": {"all": {"type": "file", "path": str(folder / "scores.jsonl")}},
@@ -50,6 +51,18 @@ def append(folder: Path, start: int, end: int, streams: int = 3) -> None:
                 flow = (tick * 7919 + stream * 31) % 101 / 100 + (30 if tick % 90 > 80 else 0)
                 sample = {"stream": f"p{stream}", "time": 1_600_000_000 + tick * 10, "values": {"flow": flow}}
                 file.write(json.dumps(sample) + "\n")
+
+
+def append_narrow(folder: Path, start: int, end: int, streams: int = 3) -> None:
+    """Samples of two channels, each a line; those of different streams and channels interleaved."""
+    with (folder / "in.jsonl").open("a") as file:
+        for tick in range(start, end):
+            for channel in ("flow", "heat") if tick % 2 else ("heat", "flow"):
+                for stream in range(streams):
+                    noise = (tick * 7919 + stream * 31 + len(channel)) % 101 / 100
+                    value = noise + (30 if channel == "flow" and tick % 90 > 80 else 0)
+                    where = {"stream": f"p{stream}", "time": 1_600_000_000 + tick * 10}
+                    file.write(json.dumps(where | {"channel": channel, "value": value}) + "\n")
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

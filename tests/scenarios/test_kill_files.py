@@ -8,44 +8,51 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from detector.app import App
-from tests.scenarios.daemon import append, lines, settings, start
+from tests.scenarios.daemon import DETECTOR, NARROW, append, append_narrow, lines, settings, start
 
 KILLS = 4
 
 
-def test_kills_change_nothing_in_a_file_of_alerts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shape", ["wide", "narrow"])
+def test_kills_change_nothing_in_a_file_of_alerts(shape: str, tmp_path: Path) -> None:
     """Each alert once and in order, each score there with its bits; as of a daemon left in peace."""
+    add, record = (append, {}) if shape == "wide" else (append_narrow, NARROW)
+    detectors = {"pumps": DETECTOR | ({"channels": ["flow", "heat"]} if record else {})}
     killed, peaceful = tmp_path / "killed", tmp_path / "peaceful"
     killed.mkdir()
     peaceful.mkdir()
-    source = {"lines": {"type": "file", "paths": [str(killed / "in.jsonl")], "mode": "tail"}}
-    settings(killed, sources=source)
-    append(killed, 0, 300)
+    source = {"type": "file", "paths": [str(killed / "in.jsonl")], "record": record}
+    settings(killed, sources={"lines": source | {"mode": "tail"}}, detectors=detectors)
+    add(killed, 0, 300)
     with ThreadPoolExecutor(1) as writer:
         is_over = threading.Event()
-        writing = writer.submit(_write_slowly, killed, is_over)
+        writing = writer.submit(_write_slowly, killed, add, is_over)
         try:
             for _ in range(KILLS):
                 _run_and_kill(killed)
         finally:
             is_over.set()
         writing.result()
-    _run_to_the_end(killed)
+    _run_to_the_end(killed, lines_a_sample=2 if record else 1)
     (peaceful / "in.jsonl").write_bytes((killed / "in.jsonl").read_bytes())
-    asyncio.run(App(settings(peaceful)).run())
+    source["paths"] = [str(peaceful / "in.jsonl")]
+    asyncio.run(App(settings(peaceful, sources={"lines": source}, detectors=detectors)).run())
     assert _alerts(killed) == _alerts(peaceful)
     assert len(_alerts(killed)) > 20
     assert _scores(killed) == _scores(peaceful)
 
 
-def _write_slowly(folder: Path, is_over: threading.Event) -> None:
+def _write_slowly(folder: Path, add: Callable[[Path, int, int], None], is_over: threading.Event) -> None:
     """Lines keep coming until the last kill is over."""
     for tick in range(300, 5000, 5):
-        append(folder, tick, tick + 5)
+        add(folder, tick, tick + 5)
         if is_over.wait(0.05):
             return
 
@@ -65,7 +72,7 @@ def _run_and_kill(folder: Path) -> None:
         daemon.wait()
 
 
-def _run_to_the_end(folder: Path) -> None:
+def _run_to_the_end(folder: Path, lines_a_sample: int) -> None:
     """Start, wait until everything is scored, drain."""
     starts = _restored(folder)
     daemon = start(folder)
@@ -74,7 +81,7 @@ def _run_to_the_end(folder: Path) -> None:
         while _restored(folder) == starts:
             assert time.monotonic() < deadline_s, (folder / "log").read_text()
             time.sleep(0.02)
-        _wait_for(folder, (folder / "in.jsonl").read_bytes().count(b"\n"))
+        _wait_for(folder, (folder / "in.jsonl").read_bytes().count(b"\n") // lines_a_sample)
         daemon.send_signal(signal.SIGTERM)
         assert daemon.wait(20) == 0
     finally:
