@@ -78,7 +78,11 @@ class Metrics:
             "last_append_timestamp_seconds", "When the last record processed was appended, Unix time.", *_SHARD
         )
         self.last_poll = self._gauge("last_poll_timestamp_seconds", "When records were last processed.", *_SHARD)
-        self.streams = self._gauge("streams", "Streams with memory.", *_SHARD)
+        self.streams = self._gauge("streams", "Streams whose memory is in memory.", *_SHARD)
+        self.cold_streams = self._gauge("cold_streams", "Streams whose memory is in the checkpoint store.", *_SHARD)
+        self.streams_evicted = self._counter(
+            "streams_evicted", "Streams whose memory left for the store, being beyond `max_streams`.", *_SHARD
+        )
         self.open_anomalies = self._gauge("open_anomalies", "Anomalies that are open.", *_SHARD)
         self.shard_paused = self._gauge(
             "shard_paused", "1 while a shard rests because its checkpoints stall beyond `replay_bound_s`.", *_SHARD
@@ -93,6 +97,12 @@ class Metrics:
         self.samples = self._counter("samples", "Samples scored.", "detector")
         self.counts = {
             "streams_created": self._counter("streams_created", "Streams seen for the first time.", "source"),
+            "streams_returned": self._counter(
+                "streams_returned", "Streams whose memory came back from the store.", "source"
+            ),
+            "streams_forgotten": self._counter(
+                "streams_forgotten", "Streams not heard for `forget_after_s`, whose memory is no more.", "source"
+            ),
             "gaps": self._counter("gaps", "Samples that came after a gap of several periods.", "source"),
             "unknown_channels": self._counter(
                 "unknown_channels", "Cells left out because their stream does not have the channel.", "source"

@@ -92,7 +92,7 @@ class Reason(enum.Enum):
     NOTHING_OBSERVED = ("nothing_observed", False, "every channel is missing")
     UNKNOWN_CHANNEL = ("unknown_channel", True, "a channel is not among the stream's, and unknown_channels is reject")
     UNWANTED = ("unwanted", False, "no detector's match wants the stream")
-    TOO_MANY_STREAMS = ("too_many_streams", True, "max_streams is reached and the stream is new")
+    TOO_MANY_STREAMS = ("too_many_streams", True, "max_streams and max_cold_streams are reached, and the stream is new")
     LATE = ("late", False, "older than the stream's last sample")
     DUPLICATE = ("duplicate", False, "the same time as the stream's last sample")
 

@@ -388,7 +388,8 @@ class EngineSettings(_Section):
     max_cold_streams: Annotated[int, Field(ge=0)] = 10_000_000
     """Most streams of a shard in the store besides; a new stream beyond both is rejected."""
     forget_after_s: Annotated[float, Field(gt=0)] | None = None
-    """A stream not heard for so long, against the shard's highest event time, loses its memory; null never."""
+    """A stream not heard for so long, against the shard's highest event time, loses its memory; null never. Looked for
+    every 65,536 positions; must be longer than every detector's `resolve_after_s`."""
 
 
 class HttpSettings(_Section):
@@ -449,6 +450,18 @@ class Settings(BaseSettings):
     """Metrics, health, status."""
     log: LogSettings = LogSettings()
     """Logging."""
+
+    @model_validator(mode="after")
+    def _silent_before_forgotten(self) -> Settings:
+        forget_s = self.engine.forget_after_s
+        for name, detector in self.detectors.items():
+            if forget_s is not None and forget_s <= detector.decide.resolve_after_s:
+                raise ValueError(
+                    f"expected engine.forget_after_s above detectors.{name}.decide.resolve_after_s "
+                    f"({detector.decide.resolve_after_s:g}), for an anomaly's silence is told before its stream is "
+                    f"forgotten; got {forget_s:g}"
+                )
+        return self
 
 
 def load(path: Path | str | None, overrides: Mapping[str, Any] | None = None) -> Settings:

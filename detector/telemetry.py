@@ -179,7 +179,13 @@ class Telemetry:
     # Polls --------------------------------------------------------------------------------------------------------
 
     def polled(
-        self, records: Records, outcome: Outcome, *, streams: int | None = None, open_anomalies: int | None = None
+        self,
+        records: Records,
+        outcome: Outcome,
+        *,
+        streams: int | None = None,
+        cold_streams: int | None = None,
+        open_anomalies: int | None = None,
     ) -> None:
         """One poll of one shard went through the engine, which now holds so many streams and open anomalies."""
         mine = self.status.shards.get(outcome.shard)
@@ -189,6 +195,8 @@ class Telemetry:
         if streams is not None:
             mine.streams = streams
             self._metrics.streams.labels(*mine.labels).set(streams)
+        if cold_streams is not None:
+            self._metrics.cold_streams.labels(*mine.labels).set(cold_streams)
         if open_anomalies is not None:
             mine.open_anomalies = open_anomalies
             self._metrics.open_anomalies.labels(*mine.labels).set(open_anomalies)
@@ -292,7 +300,9 @@ class Telemetry:
 
     # Checkpoints --------------------------------------------------------------------------------------------------
 
-    def checkpointed(self, shard: Shard, *, position: int, seconds: float, rows: int, size_bytes: int) -> None:
+    def checkpointed(
+        self, shard: Shard, *, position: int, seconds: float, rows: int, size_bytes: int, evicted: int = 0
+    ) -> None:
         """A manifest is durable that says: everything below `position` is kept."""
         self.status.checkpoints += 1
         self._metrics.checkpoint_seconds.observe(seconds)
@@ -301,6 +311,7 @@ class Telemetry:
             self._metrics.checkpoint_at.labels(*mine.labels).set(mine.checkpoint_ns / 1e9)
             self._metrics.checkpoint_rows.labels(*mine.labels).set(rows)
             self._metrics.checkpoint_size.labels(*mine.labels).set(size_bytes)
+            self._metrics.streams_evicted.labels(*mine.labels).inc(evicted)
 
     def checkpoint_failed(self, shard: Shard) -> None:
         """A checkpoint could not be made durable; the one before it stands."""

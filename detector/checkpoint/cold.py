@@ -23,6 +23,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+
 from detector.checkpoint.base import Store, cold_name
 from detector.checkpoint.format import Manifest, Segment, merge
 from detector.checkpoint.lineage import Carry, Identity
@@ -49,7 +51,7 @@ class EvictingMemory(Protocol):
         ...
 
     def bring_back(self, arenas: Sequence[ArenaRows]) -> None:
-        """Take back rows of streams that are cold."""
+        """Take back rows of streams that are cold; of others in between, none."""
         ...
 
 
@@ -93,8 +95,6 @@ class ColdRows:
         self._former: dict[int, Segment] = {}  # of the manifest before: a read under way may still want them
         self._pending: dict[int, list[ArenaRows]] = {}
         self._recent: OrderedDict[int, list[ArenaRows]] = OrderedDict()
-        self.returned = 0
-        """Streams that came back, in all."""
 
     def __len__(self) -> int:
         """How many streams are cold."""
@@ -154,8 +154,15 @@ class ColdRows:
         wanted = await loop.run_in_executor(self._engine_thread, self._memory.wanted, records)
         if wanted:
             rows = [rows for number, at in wanted.items() for rows in pick(await self._rows(number), at)]
-            self.returned += sum(map(len, wanted.values()))
             await loop.run_in_executor(self._engine_thread, self._memory.bring_back, rows)
+
+    async def bring_back_begun(self) -> None:
+        """Give the engine the cold rows of narrow records with a sample not yet whole: their source has ended."""
+        for number in list(self._memory.cold.live):
+            arenas = await self._rows(number)
+            begun = [np.flatnonzero(~rows.arrays["join_arrived"].astype(np.bool_).all(axis=1)) for rows in arenas]
+            rows = [rows.take(at.tolist()) for rows, at in zip(arenas, begun, strict=True)]
+            await asyncio.get_running_loop().run_in_executor(self._engine_thread, self._memory.bring_back, rows)
 
     async def _rows(self, number: int) -> list[ArenaRows]:
         """All rows of a segment, by bundles that run."""
@@ -219,15 +226,3 @@ async def read_cold_streams(store: Store, manifest: Manifest, known: Collection[
         for segment in manifest.cold
         if segment.name not in known
     ]
-
-
-async def live_cold_rows(store: Store, manifest: Manifest, hot: Sequence[ArenaRows]) -> list[ArenaRows]:
-    """All cold rows that count, given the hot ones; for commands, which have the time and the memory."""
-    index, found = ColdIndex(), {}
-    for segment in manifest.cold:
-        arenas = await read_segment(store, manifest.shard, segment)
-        streams = ColdStreams.of(segment.name, arenas)
-        found[index.add(streams.streams, streams.heard_ns)] = arenas
-    index.remove(stream for rows in hot for stream in rows.streams)
-    index.forget(manifest.forgotten_ns)
-    return [rows for number, arenas in found.items() for rows in pick(arenas, index.live_rows(number).tolist())]

@@ -25,6 +25,7 @@ from detector.clock import Clock
 from detector.errors import CheckpointError, InputError
 from detector.records import ArenaRows
 from detector.stages.decide import new_rows, open_slots
+from detector.state.cold import heard_ns
 
 _LEARNED = ("elapsed_mean_s", "elapsed_count", "exceedances", "clusters")  # what decide knows of a stream's own rate
 
@@ -58,7 +59,7 @@ async def read_held(store: Store, manifest: Manifest) -> Held:
     warm = merge(await read_segments(store, manifest.shard, manifest.segments))
     cold = merge(await read_segments(store, manifest.shard, manifest.cold))
     replaced = set(names(warm))
-    cold = [_rows(each, _last_ns(each) >= manifest.forgotten_ns) for each in cold]
+    cold = [_rows(each, heard_ns(each) >= manifest.forgotten_ns) for each in cold]
     return Held(manifest, warm, pick(cold, lambda stream: stream not in replaced))
 
 
@@ -166,16 +167,4 @@ async def newest(store: Store, manifest: Manifest, identity: Identity) -> Held:
 
 
 def _rows(rows: ArenaRows, keep: NDArray[np.bool_]) -> ArenaRows:
-    if keep.all():
-        return rows
-    at = np.flatnonzero(keep).tolist()
-    return replace(
-        rows,
-        streams=[rows.streams[row] for row in at],
-        labels=[rows.labels[row] for row in at],
-        arrays={name: column[keep] for name, column in rows.arrays.items()},
-    )
-
-
-def _last_ns(rows: ArenaRows) -> NDArray[np.int64]:
-    return rows.arrays["last_ns"]  # type: ignore[return-value]  # as the format says
+    return rows if keep.all() else rows.take(np.flatnonzero(keep).tolist())

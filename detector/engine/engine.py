@@ -117,6 +117,8 @@ class Engine(ShardMemory):
         outcome.rejects += rejects
         poll = Poll(outcome, watch)
         self._polls += 1
+        poll.count(streams_returned=self._returned)
+        self._returned = 0
         looks = self._looks(samples, positions, _SILENCE_EVERY if self._report_silence else None)
         cleanings = self._looks(samples, positions, None if self._forget_after_ns is None else _FORGET_EVERY)
         start = 0

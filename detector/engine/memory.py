@@ -48,7 +48,7 @@ class ShardMemory:
         self._router = self._new_router()
         self._next_position, self._last_position, self._highest_ns = 0, -1, NO_TIME
         self._forgotten_ns = NO_TIME
-        self._polls = 0
+        self._polls = self._returned = 0
 
     @property
     def streams(self) -> int:
@@ -180,12 +180,15 @@ class ShardMemory:
         """Take back rows of streams that are cold, before their next samples are scored."""
         for rows in arenas:
             still = [at for at, stream in enumerate(rows.streams) if stream in self.cold]
+            if not still:
+                continue
             rows = rows if len(still) == len(rows.streams) else rows.take(still)
             self.adopt(rows)
             number = self._arena_of(rows)
             slots = self._router.slots_in(number, rows.streams)
             self._router.arenas[number].dirty[slots] = True  # the checkpoint has them elsewhere
             self._router.arenas[number].touched[slots] = self._polls
+            self._returned += len(slots)
 
     # Forgetting -------------------------------------------------------------------------------------------------------
 

@@ -235,6 +235,7 @@ class Shards:
             seconds=written.took_s,
             rows=written.rows,
             size_bytes=written.bytes,
+            evicted=written.evicted,
         )
 
     async def _rest_or_go_on(self, live: LiveShard) -> None:

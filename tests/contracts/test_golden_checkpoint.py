@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from detector.checkpoint.format import merge
 from detector.checkpoint.restore import load
 from detector.checkpoint.store_dir import DirStore
 from tests.golden import checkpoint as golden
@@ -69,7 +70,7 @@ async def test_rows_are_opaque_and_stay_what_they_were(store: DirStore) -> None:
     engine.restore(
         loaded.manifest.position, loaded.manifest.highest_event_ns, loaded.arenas, loaded.manifest.last_position
     )
-    for before, after in zip(loaded.arenas, engine.snapshot(full=True).arenas, strict=True):
+    for before, after in zip(merge(loaded.arenas), engine.snapshot(full=True).arenas, strict=True):
         assert (before.detector, before.channels, before.streams) == (after.detector, after.channels, after.streams)
         assert before.labels == after.labels == [{"n": stream[-1]} for stream in before.streams]
         assert {name: array.tobytes() for name, array in before.arrays.items()} == {

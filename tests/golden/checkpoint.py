@@ -105,6 +105,10 @@ class StillSource:
         """The record before, itself."""
         return _record(position - 1).decode() if position else None
 
+    async def partitions(self, shard: Shard) -> int | None:
+        """There are none."""
+        return None
+
     async def commit(self, positions: dict[Shard, int]) -> None:
         """Nobody listens."""
 
@@ -119,7 +123,9 @@ async def start(store: DirStore, engine: Engine) -> Checkpointer:
         "clock": clock,
     }
     restored = await restore(SHARD, start="earliest", alerts={}, identity=running, **parts)
-    return Checkpointer(manifest=restored.manifest, outputs=Outputs({}), identity=running, every_s=1, engine_thread=thread, **parts)
+    return Checkpointer(
+        manifest=restored.manifest, outputs=Outputs({}), identity=running, every_s=1, engine_thread=thread, **parts
+    )
 
 
 async def make(bundles: Sequence[str] = ("any", "fixed")) -> None:
