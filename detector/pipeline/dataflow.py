@@ -148,6 +148,7 @@ class Pipeline:
         )
         for (live, records), outcome in zip(batches, outcomes, strict=True):
             await self._deliver(live, records, outcome)
+        self._tell_split([(live, outcome.created) for (live, _), outcome in zip(batches, outcomes, strict=True)])
 
     async def _flush(self, each: Input) -> None:
         """A source has ended: close the samples of narrow records whose channels have not all arrived."""
@@ -174,25 +175,27 @@ class Pipeline:
         )
         self.telemetry.delivered(self.deliveries.handed)
         self.deliveries.handed.clear()
-        if engine.is_narrow and outcome.created:
-            self._tell_split(live, outcome.created)
         if outcome.alerts:
             self.telemetry.suppressed(records.shard, len(held))
             self.telemetry.alerts_delivered([alert for alert in outcome.alerts if alert.id not in held])
 
-    def _tell_split(self, live: LiveShard, created: Sequence[str]) -> None:
-        """Tell, once, of streams whose narrow records come from two partitions: their channels never meet."""
-        for other in self.shards.of(live.input.source):
-            split = other.engine.known(created) if other is not live else []
-            if split:
-                self.telemetry.streams_split(live.shard, len(split))
-                _log.warning(
-                    "streams split over partitions",
-                    partitions=[str(other.shard), str(live.shard)],
-                    count=len(split),
-                    streams=split[:_SPLIT_NAMES],
-                    hint="their channels are never joined: key the producer's records by stream",
-                )
+    def _tell_split(self, created: Sequence[tuple[LiveShard, list[str]]]) -> None:
+        """Tell, once, of new streams whose narrow records come from two partitions: their channels never meet."""
+        for at, (live, streams) in enumerate(created):
+            if not streams or not live.engine.is_narrow:
+                continue
+            not_yet = {later: set(news) for later, news in created[at + 1 :]}  # new in both: told when its turn comes
+            for other in self.shards.of(live.input.source):
+                known = [] if other is live else other.engine.known(streams)
+                if split := [stream for stream in known if stream not in not_yet.get(other, ())]:
+                    self.telemetry.streams_split(live.shard, len(split))
+                    _log.warning(
+                        "streams split over partitions",
+                        partitions=[str(other.shard), str(live.shard)],
+                        count=len(split),
+                        streams=split[:_SPLIT_NAMES],
+                        hint="their channels are never joined: key the producer's records by stream",
+                    )
 
     def _is_finished(self, each: Input) -> bool:
         return each.source.exhausted and not self.shards.is_restoring(each.source)
