@@ -15,7 +15,7 @@ def make_source(name: str, settings: SourceSettings, clock: Clock | None = None)
     if isinstance(settings, KafkaSourceSettings):
         from detector.sources.kafka import KafkaSource
 
-        return KafkaSource(name, settings)
+        return KafkaSource(name, settings, clock)
     if isinstance(settings, FileSourceSettings):
         from detector.sources.file import FileSource
 

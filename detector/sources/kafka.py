@@ -12,7 +12,6 @@ The model runs in a thread, so that heartbeats, which run on our event loop, are
 from __future__ import annotations
 
 import asyncio
-import difflib
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
@@ -25,9 +24,9 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitio
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from aiokafka.structs import OffsetAndMetadata
 
-from detector.errors import SourceError
+from detector.clock import Clock, SystemClock
+from detector.errors import DataLostError, SourceError
 from detector.kafka_client import (
-    Cluster,
     consumer_arguments,
     describe_cluster,
     opened,
@@ -35,8 +34,10 @@ from detector.kafka_client import (
     require_c_extension,
 )
 from detector.records import NO_TIME, Header, Int64, Records, Shard
-from detector.settings import KafkaSourceSettings, parse_partitions
+from detector.settings import KafkaSourceSettings
 from detector.sources.base import Bounds, Revoked
+from detector.sources.kafka_health import Health, watch_heartbeats
+from detector.sources.kafka_partitions import fixed_partitions
 
 _HEARTBEAT_MS = 3000
 _REBALANCE_TIMEOUT_MS = 120_000  # how long a rebalance waits for a member that is still writing a checkpoint
@@ -44,6 +45,7 @@ _REVOKE_S = min(10.0, _REBALANCE_TIMEOUT_MS / 3000)  # one deadline for all that
 _MAX_POLL_INTERVAL_MS = 600_000  # how long backpressure may last before the group gives our partitions away
 _COMMIT_S = 5.0
 _STOP_S = 10.0
+_ASK_S = 10.0  # for an answer, where the client has been silent for minutes
 _GRACE_S = 0.05  # a fetch that ends with its timeout is not to be left for the next poll
 _ANCHORS = 64  # fingerprints kept per shard: as many polls as may lie between reading and a checkpoint
 
@@ -55,7 +57,7 @@ _log = structlog.get_logger(__name__)
 class KafkaSource:
     """The `Source` over a Kafka cluster."""
 
-    def __init__(self, name: str, settings: KafkaSourceSettings) -> None:
+    def __init__(self, name: str, settings: KafkaSourceSettings, clock: Clock | None = None) -> None:
         self.name = name
         self._settings = settings
         self._where = f"kafka source {name!r}"
@@ -68,6 +70,8 @@ class KafkaSource:
         self._stale: set[TopicPartition] = set()
         """Partitions of which the fetch that is done holds records from before they were resumed."""
         self._anchors: dict[Shard, dict[int, str]] = {}
+        in_group = settings.partitions is None
+        self._health = Health(settings.session_timeout_s, in_group=in_group, clock=clock or SystemClock())
 
     async def start(self) -> None:
         """Connect, check that the topics are there, and take or ask for partitions.
@@ -79,37 +83,20 @@ class KafkaSource:
         require_c_extension()
         cluster = await describe_cluster(self._settings, self._where, SourceError)
         self._cluster_id = cluster.id
-        static = self._static_partitions(cluster)
+        numbers = fixed_partitions(self._settings, cluster.topics, self._where)
         consumer = await opened(self._make_consumer, self._where, SourceError, self._settings)
         self._consumer = consumer
-        if static is not None:
+        self._health.beat()
+        if numbers is not None:
+            static = [TopicPartition(topic, number) for topic in numbers for number in numbers[topic]]
             consumer.assign(static)
             self.on_gained(static)
         else:
+            watch_heartbeats(consumer, self._health.beat)
             # After the start, which would otherwise wait for the whole group to rebalance.
             consumer.subscribe(
                 self._settings.topics, self._settings.pattern, listener=_Listener(self.on_gained, self.on_revoked)
             )
-
-    def _static_partitions(self, cluster: Cluster) -> list[TopicPartition] | None:
-        for topic in self._settings.topics:
-            if topic not in cluster.topics:
-                near = difflib.get_close_matches(topic, cluster.topics, 1)
-                hint = f"did you mean {near[0]!r}?" if near else "create it, or allow us to describe it"
-                raise SourceError(self._where, f"topic {topic!r} is not there", hint=hint)
-        if self._settings.partitions is None:
-            return None
-        wanted = parse_partitions(self._settings.partitions)
-        for topic in self._settings.topics:
-            count = cluster.topics[topic]
-            if max(wanted) >= count:
-                raise SourceError(
-                    self._where,
-                    f"partitions of topic {topic!r}",
-                    expected=f"0 to {count - 1}",
-                    got=self._settings.partitions,
-                )
-        return [TopicPartition(topic, number) for topic in self._settings.topics for number in wanted]
 
     def _make_consumer(self) -> AIOKafkaConsumer:
         return AIOKafkaConsumer(
@@ -142,6 +129,7 @@ class KafkaSource:
             consumer.pause(partition)
             consumer.seek(partition, 0)  # any position: without one the client looks for a committed offset and raises
             self._owned[self._shard(partition)] = partition
+        self._health.beat()
         self._gained = [*(self._gained or []), *map(self._shard, partitions)]
 
     async def on_revoked(self, partitions: Sequence[TopicPartition]) -> None:
@@ -155,6 +143,7 @@ class KafkaSource:
         for shard in shards:
             del self._owned[shard]
             self._anchors.pop(shard, None)
+            self._health.rests(shard)
 
     def _drop_fetched(self) -> None:
         """Its records will be read again after the rebalance, by whoever has their partitions then."""
@@ -222,6 +211,7 @@ class KafkaSource:
         consumer = self._client()
         consumer.seek(partition, position)
         consumer.resume(partition)
+        self._health.moved(shard)
         if self._fetch is not None and self._fetch.done():
             self._stale.add(partition)
 
@@ -229,6 +219,7 @@ class KafkaSource:
         """The client throws away what it has buffered, and fetches it again after `resume`."""
         if (partition := self._owned.get(shard)) is not None:
             self._client().pause(partition)
+            self._health.rests(shard)
 
     # Records
 
@@ -239,19 +230,25 @@ class KafkaSource:
         client's count of fetches (T4), and during a rebalance it waits longer than it was told to.
 
         Raises:
-            SourceError: A position is no longer on the broker, or it refuses to let us read.
+            DataLostError: A position is no longer on the broker, and the settings say that this is not to be accepted.
+            SourceError: The broker refuses to let us read, or the client has fallen silent.
         """
+        await self._check_health()
         if self._fetch is None:
             self._fetch = asyncio.create_task(self._get(timeout_s), name=f"fetch {self.name}")
         fetch = self._fetch
         await asyncio.wait({fetch}, timeout=timeout_s + _GRACE_S)
         if not fetch.done() or self._fetch is not fetch:
             return []
+        if self._health.may_be_replaced:
+            await asyncio.sleep(timeout_s)
+            return []  # the records wait in their fetch, until the group says whether they are still ours
         self._fetch = None
         try:
             found = fetch.result()
         except OffsetOutOfRangeError as cause:
-            raise await self._out_of_range(cause) from cause
+            await self._out_of_range(cause)
+            return []
         except KafkaError as cause:
             raise SourceError(self._where, "cannot read", got=repr(cause)) from cause
         stale, self._stale = self._stale, set()
@@ -272,20 +269,49 @@ class KafkaSource:
         anchors[last.offset + 1] = _fingerprint(last)
         if len(anchors) > _ANCHORS:
             del anchors[next(iter(anchors))]
+        self._health.moved(shard)
         return as_records(shard, batch)
 
-    async def _out_of_range(self, cause: OffsetOutOfRangeError) -> SourceError:
-        """Say which position is gone (T8): retention was faster than we, or the topic was created anew."""
+    async def _out_of_range(self, cause: OffsetOutOfRangeError) -> None:
+        """A position is gone (T8): refuse to go on, or have its shard restored anew, where policies decide."""
         ((partition, offset),) = cause.args[0].items()
-        shard = Shard(self._cluster_id, partition.topic, partition.partition)
+        shard = self._shard(partition)
         bounds = await self.bounds(shard)
-        return SourceError(
+        lost = DataLostError(
             shard,
-            "position is out of range",
+            "records are gone before they were read" if offset < bounds.low else "the log ends before our position",
             expected=f"an offset from {bounds.low} to {bounds.high}",
             got=offset,
-            hint="retention removed it, or the topic was created anew",
+            hint="retention removed them; on_data_loss: continue goes on from the first that is left"
+            if offset < bounds.low
+            else "the topic was cut, or created anew",
         )
+        if self._settings.on_data_loss == "fail":
+            raise lost from cause
+        _log.warning("shard is restored anew", shard=str(shard), error=str(lost))
+        await self.on_revoked([partition])
+        self.on_gained([partition])
+
+    async def _check_health(self) -> None:
+        """Notice what the client does not tell; building it anew is all that helps then.
+
+        Raises:
+            SourceError: It has fallen silent.
+        """
+        self._health.polled()
+        if (silent_s := self._health.silent_s(is_owner=bool(self._owned))) is not None:
+            got = f"none for {silent_s:.0f} s"
+            raise SourceError(self._where, "the group is silent", expected="answers to heartbeats", got=got)
+        for shard in self._health.still():
+            try:
+                bounds = await asyncio.wait_for(self.bounds(shard), _ASK_S)
+                position = await asyncio.wait_for(self._client().position(_partition_of(shard)), _ASK_S)
+            except TimeoutError as late:
+                raise SourceError(shard, "gave nothing for long, and the broker does not say why") from late
+            if position < bounds.high:
+                expected = f"records from offset {position} to {bounds.high}"
+                raise SourceError(shard, "reading is stuck", expected=expected, got="none for two session timeouts")
+            self._health.moved(shard)  # there is nothing to read
 
     @property
     def exhausted(self) -> bool:

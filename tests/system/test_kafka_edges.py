@@ -13,7 +13,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from detector import kafka_client, kafka_connect
-from detector.errors import ConfigurationError, SinkError, SourceError
+from detector.errors import ConfigurationError, DataLostError, SinkError, SourceError
 from detector.records import Shard
 from detector.settings import KafkaClientSettings, KafkaSinkSettings, KafkaSourceSettings
 from detector.sinks import kafka as sink_module
@@ -292,7 +292,7 @@ async def test_t8_a_position_that_is_gone_is_an_error(kafka: str, make_source: M
     assert (bounds.low, bounds.high) == (40, 100)
     for position in (10, 500):
         await source.resume(shard, position)
-        with pytest.raises(SourceError, match=f"an offset from 40 to 100, got {position}"):
+        with pytest.raises(DataLostError, match=f"an offset from 40 to 100, got {position}"):
             await values(source, 1)
     assert await source.anchor(shard, 40) is None, "what stood before it has been deleted"
     await source.resume(shard, 40)
