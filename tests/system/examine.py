@@ -41,7 +41,7 @@ def alert_faults(alerts: Iterable[bytes], golden: dict[Shard, Golden]) -> Counte
         found[shard_of(alert)].append(alert)
     faults["alerts of nowhere"] += len(found.keys() - golden.keys())
     for shard, each in golden.items():
-        wanted = {alert.id: encode_alert(alert) for alert in each.outcome.alerts}
+        wanted = {alert.id: encode_alert(alert) for outcome in each.outcomes for alert in outcome.alerts}
         given: dict[str, bytes] = {}
         for alert in found[shard]:
             faults["changed copies"] += given.setdefault(json.loads(alert)["id"], alert) != alert
@@ -66,7 +66,8 @@ def scores_are(scores: Iterable[bytes], golden: dict[Shard, Golden]) -> bool:
     return score_bits(scores) == {
         (shard.topic, stream, event_ns): {bits(score, anomaly)}
         for shard, each in golden.items()
-        for scores in each.outcome.scores
+        for outcome in each.outcomes
+        for scores in outcome.scores
         for stream, event_ns, score, anomaly in zip(
             scores.streams, scores.event_ns.tolist(), scores.score, scores.anomaly.tolist(), strict=True
         )

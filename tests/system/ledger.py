@@ -180,8 +180,11 @@ class _Lineage:
     def check(self, end: int) -> None:
         for fence in sorted({event.terms["fence"] for event in self._writing}):
             self._check_takeover(fence)
-        for pid in {event.pid for event in self._events}:
-            self._check_owner([event for event in self._events if event.pid == pid])
+        by_owner = defaultdict(list)
+        for event in self._events:
+            by_owner[event.pid].append(event)
+        for events in by_owner.values():
+            self._check_owner(events)
         newest = max(self._written, key=lambda event: event.key, default=None)
         if newest is None or newest.terms["position"] != end:
             self._fault(f"the last manifest does not end at {end}", newest)

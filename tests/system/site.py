@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import yaml
@@ -50,7 +50,7 @@ _RECORD: Mapping[bool, Mapping[str, str]] = {False: {}, True: narrow.RECORD}
 class Golden:
     """What must come out for one shard."""
 
-    outcome: Outcome
+    outcomes: Sequence[Outcome]
     memory: Snapshot
 
 
@@ -61,6 +61,8 @@ class Site:
     folder: Path
     feeds: Mapping[str, Feed]
     """By the name of their source."""
+    is_finite: ClassVar[bool] = False
+    """Whether the sources end, and close then what has not all arrived."""
     settings: Settings = field(init=False)
     starts: int = field(init=False, default=0)
 
@@ -117,8 +119,10 @@ class Site:
         found = {}
         for source, records in self.records():
             engine = self.engine(records.shard, source)
-            outcome = engine.advance(records)
-            found[records.shard] = Golden(outcome, engine.snapshot(full=True))
+            outcomes = [engine.advance(records)]
+            if self.is_finite:
+                outcomes.append(engine.flush())
+            found[records.shard] = Golden(outcomes, engine.snapshot(full=True))
         return found
 
     async def reached(self) -> dict[Shard, int]:
@@ -138,6 +142,7 @@ class Site:
 class FileSite(Site):
     """Files in, files out: `in-<source>-<partition>.jsonl` hold the feeds, which were taken before."""
 
+    is_finite: ClassVar[bool] = True
     inputs: Path = Path()
 
     def records(self) -> Iterator[tuple[str, Records]]:
