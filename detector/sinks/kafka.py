@@ -2,8 +2,9 @@
 
 Given `KafkaSinkSettings`. Key = stream, partition = input partition modulo the topic's partitions, so that one tail of
 one partition holds all alerts of a shard; do not change the number of partitions while alerts must not be repeated.
-The producer is idempotent and waits for all replicas. It is thrown away and made anew after any failure, because a
-failed batch leaves its sequence numbers in disorder; what was not acknowledged then is the caller's to send again.
+The producer is idempotent and waits for all replicas. After any failure the sink stays failed: a failed batch leaves
+the producer's sequence numbers in disorder, and whose records were in it nobody else would learn. All that was not
+acknowledged is sent again by the replay, once everything is built anew.
 """
 
 from __future__ import annotations
@@ -43,11 +44,14 @@ MAX_SEQUENCE = 1_500_000_000  # records of one producer; its sequence numbers go
 _log = structlog.get_logger(__name__)
 
 _STOP_S = 10.0
+_SILENCE_S = 120.0  # without any acknowledgement, while some are due
 _RECORD_BYTES = 512  # what a record and its batch need at most besides key, value and headers
 _HEADER_BYTES = 10  # and a header besides name and value
 
 _Record: TypeAlias = tuple[bytes | None, bytes | None, list[Header]]
 """Key, value, headers."""
+
+_Sent: TypeAlias = "asyncio.Future[RecordMetadata]"
 
 _NO_HEADERS: list[Header] = []
 
@@ -71,11 +75,12 @@ class KafkaSink:
         self._renewing = asyncio.Lock()
         self._sent = 0
         """Records of this producer."""
-        self._in_flight: dict[asyncio.Future[RecordMetadata], int] = {}
+        self._in_flight: dict[_Sent, int] = {}
         """What is not acknowledged yet, with how many records each stands for."""
         self._waiting = 0
         """Their sum."""
         self._failure: BaseException | None = None
+        """The first; for good."""
         self._ends: dict[int, int] = {}
         """Per partition the end of the log when we started."""
         self._acknowledged: dict[Shard, int] = {}
@@ -130,7 +135,7 @@ class KafkaSink:
     async def _ready(self) -> AIOKafkaProducer:
         """A producer that may be used; waits while too much is in flight."""
         while self._waiting >= MAX_IN_FLIGHT and self._failure is None:
-            await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
+            await self._still_due(set(self._in_flight), asyncio.FIRST_COMPLETED)
         if self._failure is not None:
             await self._give_up(self._failure)
         if self._producer is None or self._sent >= MAX_SEQUENCE:
@@ -147,8 +152,8 @@ class KafkaSink:
             return await self._connect()
 
     async def _give_up(self, failure: BaseException) -> NoReturn:
-        """Throw the producer away and say why: after a failed batch its sequence numbers are in disorder (T1)."""
-        self._failure = None
+        """Throw the producer away and say why, to everybody who asks from now on (T1)."""
+        self._failure = self._failure or failure
         await self._disconnect()
         raise SinkError(
             self._where, f"records for topic {self._topic!r} were not acknowledged", got=repr(failure)
@@ -166,13 +171,13 @@ class KafkaSink:
             _log.warning("the producer did not stop cleanly", sink=self.name, error=repr(error))
             await producer.client.close()
 
-    def _watch(self, future: asyncio.Future[RecordMetadata], shard: Shard, count: int) -> None:
+    def _watch(self, future: _Sent, shard: Shard, count: int) -> None:
         self._sent += count
         self._waiting += count
         self._in_flight[future] = count
         future.add_done_callback(partial(self._settled, shard))
 
-    def _settled(self, shard: Shard, future: asyncio.Future[RecordMetadata]) -> None:
+    def _settled(self, shard: Shard, future: _Sent) -> None:
         """Every single future is looked at: the client reports success of a flush whatever became of them (T1)."""
         failure = asyncio.CancelledError() if future.cancelled() else future.exception()
         count = self._in_flight.pop(future, None)
@@ -227,11 +232,21 @@ class KafkaSink:
 
     async def flush(self) -> None:
         """Return when all that was handed over before is acknowledged."""
-        pending = list(self._in_flight)
-        if pending:
-            await asyncio.wait(pending)  # ends: the client gives a batch up after its request timeout, 40 s
+        due = set(self._in_flight)
+        while due and self._failure is None:
+            due = await self._still_due(due, asyncio.ALL_COMPLETED)
         if self._failure is not None:
             await self._give_up(self._failure)
+
+    async def _still_due(self, due: set[_Sent], until: str) -> set[_Sent]:
+        """Wait for acknowledgements, the first or all; returns those that are still due after a while.
+
+        The client gives a batch up after its request timeout, 40 s; one that does neither has gone bad.
+        """
+        done, due = await asyncio.wait(due, timeout=_SILENCE_S, return_when=until)
+        if not done:
+            self._failure = self._failure or TimeoutError(f"no answer for {_SILENCE_S:g} s")
+        return due
 
     # What stands on the topic
 

@@ -58,8 +58,8 @@ def _every(replicas: int, counts: Mapping[str, int], where: str) -> dict[str, li
 
 
 def _ordinal(host: str, replicas: int, where: str) -> int:
-    """The number at the end of the host's name, as a StatefulSet gives it."""
-    match = re.search(r"(\d+)$", host, re.ASCII)
+    """The number at the end of the host's name, as a StatefulSet gives it; its domain does not matter."""
+    match = re.search(r"(\d+)$", host.partition(".")[0], re.ASCII)
     if match is not None and int(match[1]) < replicas:
         return int(match[1])
     raise ConfigurationError(

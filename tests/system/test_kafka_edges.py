@@ -7,7 +7,7 @@ test of their own: the daemon runs on the default event loop, drains in large po
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -90,20 +90,30 @@ def numbers(start: int, end: int) -> list[bytes]:
 # T1, T2: the producer
 
 
-async def test_t1_a_failed_record_fails_the_flush_and_the_producer_is_replaced(kafka: str, make_sink: MakeSink) -> None:
-    """T1: a record that the broker refuses is an error at the flush; afterwards the sink works again, in order."""
+async def test_t1_a_failed_record_fails_every_flush_from_then_on(kafka: str, make_sink: MakeSink) -> None:
+    """T1: a record that the broker refuses is an error for all: whose records went down with it nobody else learns."""
     sink = await make_sink(configs={"max.message.bytes": "2000"})
     await sink.deliver_alerts(SHARD, [alert(0)])
     await sink.flush()
-    producer = sink._producer
     await sink.deliver_alerts(SHARD, [alert(1, stream="x" * 5000)])
-    with pytest.raises(SinkError, match=r"not acknowledged.*MessageSizeTooLarge"):
-        await sink.flush()
-    assert sink._producer is not producer
-    await sink.flush()
-    await sink.deliver_alerts(SHARD, [alert(2)])
-    await sink.flush()
-    assert (await sink.alert_tail(SHARD, 0)).ids == {"id0", "id2"}
+    for outcome in await asyncio.gather(sink.flush(), sink.flush(), return_exceptions=True):
+        assert isinstance(outcome, SinkError)
+        assert "not acknowledged, got MessageSizeTooLarge" in str(outcome)
+    for again in (sink.flush(), sink.deliver_alerts(SHARD, [alert(2)])):
+        with pytest.raises(SinkError, match="not acknowledged"):
+            await again
+    assert (await sink.alert_tail(SHARD, 0)).ids == {"id0"}
+
+
+async def test_a_producer_that_answers_nothing_is_given_up(
+    make_sink: MakeSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither acknowledged nor refused for long: a client that has gone bad in silence."""
+    monkeypatch.setattr(sink_module, "_SILENCE_S", 0.3)
+    sink = await make_sink()
+    sink._watch(asyncio.get_running_loop().create_future(), SHARD, 1)
+    with pytest.raises(SinkError, match=r"not acknowledged.*no answer for 0\.3 s"):
+        await asyncio.wait_for(sink.flush(), 10)
 
 
 async def test_t1_a_failure_also_stops_later_deliveries(make_sink: MakeSink) -> None:
