@@ -40,6 +40,7 @@ from detector.sources.base import Bounds, Source
 from detector.stages.decide import DECIDE_VERSION
 from detector.state.cold import ColdStreams
 
+_REFUSE = Policies()
 _MOST_CLAIMS = 100  # other owners may race for the shard, but not for ever
 
 Start = Literal["earliest", "latest", "fail"]
@@ -93,7 +94,7 @@ async def restore(
     alerts: Mapping[str, Sink],
     identity: Identity,
     clock: Clock,
-    policies: Policies = Policies(),
+    policies: Policies = _REFUSE,
 ) -> Restored:
     """Bring a shard's memory back and say from where to read on.
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -250,7 +250,7 @@ class Replica:
         self.sinks = [TopicSink(group, kind) for kind in ("alerts", "scores", "letters")]
         alerts, scores, letters = self.sinks
         self.pipeline = Pipeline(
-            inputs=[Input(self.source, "earliest", lambda shard: Applied(group, shard))],
+            inputs=[Input(self.source, "earliest", lambda shard: Applied(group, shard), turn=group.new_turn())],
             deliveries=Deliveries({"alerts": alerts}, {"scores": scores}, {"letters": letters}),
             store=group.store,
             identity=group.identity,
@@ -279,6 +279,7 @@ class Group:
     """Logs, store, outputs, members, and the coordinator."""
 
     reclaim_s: float | None = 0.02
+    new_turn: Callable[[], Any] = asyncio.Lock
 
     def __init__(
         self,
@@ -383,7 +384,7 @@ class Group:
 
     async def live(self, schedule: Sequence[str]) -> None:
         """Do one thing after the other, then let everybody come to the end and leave."""
-        ticking = asyncio.create_task(self._tick())
+        ticking = asyncio.create_task(self.tick())
         try:
             await self.join()
             for word in schedule:
@@ -401,7 +402,8 @@ class Group:
                 replica.running.cancel()
             await asyncio.gather(*(each.running for each in (*self.members, *self.zombies)), return_exceptions=True)
 
-    async def _tick(self) -> None:
+    async def tick(self) -> None:
+        """Let time pass, for ever."""
         while True:
             await asyncio.sleep(_TICK_S)
             self.skip(_TICK_S * _SPEED)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.scenarios.group import Group
+from detector.checkpoint.base import Store, fence_name
+from detector.records import Shard
+from tests.scenarios.group import Group, TopicSink
 
 GENTLE = ["rebalance", "back", "join", "leave"]
 CRASHING = [*GENTLE, "crash"]
@@ -47,3 +50,63 @@ async def test_whatever_happens_to_a_group_changes_nothing(tmp_path: Path, seed:
     await group.live(schedule(ALL, seed))
     await group.check()
     assert min(group.done[word] for word in ALL) >= 1
+
+
+# The tests above have teeth
+
+
+async def fails(folder: Path, words: list[str], seeds: int, **settings: Any) -> list[str]:
+    """What the tests above would say of some lives, by seed; nothing of those that end well."""
+    said = []
+    for seed in range(seeds):
+        group = Group(folder / str(seed), seed=seed, **settings)
+        try:
+            await group.live(schedule(words, seed))
+            assert await group.check() == 0, "copies"
+        except (AssertionError, ExceptionGroup, TimeoutError) as failure:
+            said.append(f"{type(failure).__name__}: {failure}")
+    return said
+
+
+async def test_control_without_fences_owners_overwrite_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one fence for all, what a zombie keeps is as good as what the owner keeps."""
+
+    async def same(store: Store, shard: Shard) -> int:
+        await store.create(shard, fence_name(1))
+        return 1
+
+    monkeypatch.setattr("detector.checkpoint.restore.claim", same)
+    said = await fails(tmp_path, ["zombie", "zombie", "wake", "rebalance"], 6)
+    assert [each for each in said if "copies" not in each]
+
+
+async def test_control_a_manifest_before_the_alerts_loses_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither flushed by the revocation nor acknowledged by the checkpoint."""
+
+    async def never(self: TopicSink) -> None:
+        """Later, perhaps."""
+
+    monkeypatch.setattr(TopicSink, "flush", never)
+    said = await fails(tmp_path, CRASHING, 4)
+    assert said
+    assert any("AssertionError" in each for each in said), said
+
+
+async def test_control_a_revocation_that_does_not_wait_for_the_poll_doubles_alerts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its outputs reach the sinks behind the back of the next owner, who has looked already."""
+    monkeypatch.setattr(Group, "new_turn", NoTurn)
+    assert any("copies" in each for each in await fails(tmp_path, GENTLE, 6))
+
+
+class NoTurn:
+    """A turn that anybody may have at any time."""
+
+    async def __aenter__(self) -> None:
+        """Come in."""
+
+    async def __aexit__(self, *_: object) -> None:
+        """And go."""
