@@ -7,6 +7,7 @@ policy depends on time, no result does. What former owners kept counts like our 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -46,8 +47,20 @@ class History:
         self._is_known = False
 
     def is_due(self, now_ns: int) -> bool:
-        """Whether the next checkpoint is to be kept; not before `learn` has told what there is."""
+        """Whether the next checkpoint is to be kept; not before `glance` or `learn` have told what there is."""
         return self._is_known and is_due(self._keep, self._kept.values(), now_ns)
+
+    async def glance(self, store: Store, shard: Shard) -> None:
+        """Read the newest copy, which is all that the first `is_due` needs; the shard waits meanwhile.
+
+        Raises:
+            CheckpointError: The store failed; nothing is due until it works again.
+        """
+        if self._keep is None or self._is_known:
+            return
+        for name in copies(await store.names(shard))[-1:]:
+            await self._read(store, shard, name)
+        self._is_known = True
 
     def add(self, manifest: Manifest) -> None:
         """A copy of this manifest is durable."""
@@ -62,13 +75,14 @@ class History:
         there = copies(names)
         for name in there:
             if name not in self._kept and self._keep is not None:
-                data = await store.read(shard, name)
-                try:
-                    self._kept[name] = decode_manifest(data, f"{shard}/{name}")
-                except CorruptCheckpointError:
-                    continue
+                await self._read(store, shard, name)
         self._kept = {name: self._kept[name] for name in there if name in self._kept}
         self._is_known = True
+
+    async def _read(self, store: Store, shard: Shard, name: str) -> None:
+        data = await store.read(shard, name)
+        with contextlib.suppress(CorruptCheckpointError):
+            self._kept[name] = decode_manifest(data, f"{shard}/{name}")
 
     def within(self, now_ns: int) -> list[Manifest]:
         """What garbage must leave alone."""

@@ -196,6 +196,8 @@ class Checkpointer:
 
     async def take(self, *, is_replaying: bool) -> Taken:
         """Step 1. Call at a wave boundary, after the outputs of everything before it were handed to the sinks."""
+        with contextlib.suppress(CheckpointError):
+            await self._history.glance(self._store, self.shard)
         # 1. Wave boundary.
         cold, snapshot = await self._on_engine(self._at_boundary)
         marks = dict(self.manifest.alert_marks)

@@ -218,7 +218,7 @@ async def _restored(
     except LineageError as error:
         raise CannotVerifyError(plan.shard, "rows of another bundle", got=error) from error
     arenas = [carry(rows) for rows in held.arenas]
-    engine.restore(begin.position, begin.highest_event_ns, arenas, begin.last_position)
+    engine.restore(begin.position, begin.highest_event_ns, arenas, begin.last_position, forgotten_ns=begin.forgotten_ns)
     return engine
 
 

@@ -127,6 +127,17 @@ async def test_history_is_written_as_the_policy_says_and_can_be_loaded(tmp_path:
     assert {name for name in await rig.world.store.names(SHARD) if name.startswith("segment")} == named
 
 
+async def test_the_first_checkpoint_of_each_owner_is_kept_when_due(tmp_path: Path) -> None:
+    """One that is killed after each checkpoint leaves a history too."""
+    for to in (10, 20, 30):
+        rig = Rig(tmp_path)
+        rig.clock.advance(60 * to)
+        keeper = await rig.start(keep_history=parse_history("6/h for 1h"))
+        rig.engine.position = to - 10
+        await keep_one(rig, keeper, to)
+    assert [each.position for each in await history_of(rig)] == [10, 20, 30]
+
+
 async def test_a_new_owner_respects_what_former_owners_kept(tmp_path: Path) -> None:
     """Their copies stay until the policy's span is over, and count for when the next is due."""
     keep = parse_history("1/h for 12h")
