@@ -3,6 +3,7 @@
 `rows` is what `infer` does around the model: gather, clock, scatter. `model` is ONNX Runtime. `ours` is all but it.
 The last line per C says how fast the model steps in place, gather and scatter included, as a share of ONNX Runtime
 alone. All is processor time of the one thread, so that a busy machine does not blur it more than by its caches.
+Narrow lines are of one-channel records; C of them make a sample.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Load(NamedTuple):
     streams: int
     channels: int
     order: str
+    is_narrow: bool = False
 
 
 class TimedSession:
@@ -55,28 +57,37 @@ class TimedSession:
 
 
 def polls(load: Load, count: int, first_s: float, seed: int = 1) -> Iterator[Records]:
-    """Polls of wide JSON; `count` of them, from the time `first_s` on."""
+    """Polls of JSON; `count` of them, from the time `first_s` on."""
     random = np.random.default_rng(seed)
+    samples = POLL_RECORDS // load.channels if load.is_narrow else POLL_RECORDS
     for poll in range(count):
-        start = poll * POLL_RECORDS
-        number = np.arange(start, start + POLL_RECORDS)
-        which = random.integers(0, load.streams, POLL_RECORDS) if load.order == "random" else number % load.streams
+        number = np.arange(poll * samples, (poll + 1) * samples)
+        which = random.integers(0, load.streams, samples) if load.order == "random" else number % load.streams
         times = (first_s + 60.0 * number / load.streams).tolist()  # each stream about once a minute
-        readings = random.normal(10.0, 1.0, (POLL_RECORDS, load.channels)).round(3).tolist()
-        values = []
+        readings = random.normal(10.0, 1.0, (samples, load.channels)).round(3).tolist()
+        values: list[bytes | None] = []
         for stream, time_s, reading in zip(which.tolist(), times, readings, strict=True):
-            cells = ",".join(f'"v{c}":{cell}' for c, cell in enumerate(reading))
-            values.append(f'{{"stream":"s-{stream}","time":{time_s:.6f},"values":{{{cells}}}}}'.encode())
-        append_ns = np.full(POLL_RECORDS, NO_TIME)
-        yield Records(SHARD, values, [None] * POLL_RECORDS, number, append_ns, start + POLL_RECORDS)
+            head = f'{{"stream":"s-{stream}","time":{time_s:.6f},'
+            if load.is_narrow:
+                values += [f'{head}"channel":"v{c}","value":{cell}}}'.encode() for c, cell in enumerate(reading)]
+            else:
+                cells = ",".join(f'"v{c}":{cell}' for c, cell in enumerate(reading))
+                values.append(f'{head}"values":{{{cells}}}}}'.encode())
+        start, append_ns = poll * POLL_RECORDS, np.full(POLL_RECORDS, NO_TIME)
+        positions = np.arange(start, start + POLL_RECORDS)
+        yield Records(SHARD, values, [None] * POLL_RECORDS, positions, append_ns, start + POLL_RECORDS)
 
 
 def measure(bundle: Path, load: Load, repeats: int) -> dict[str, float]:
     """Nanoseconds per record of each stage, the median over `repeats` polls after every stream has been seen."""
     read = read_bundle(bundle)
     session = TimedSession(Session(read, "cpu"))
-    engine = Engine(SHARD, [Detector("bench", DetectorSettings(), read, session)], RecordSettings(), EngineSettings())
-    warm = max(4, -(-load.streams // POLL_RECORDS))
+    settings, record = DetectorSettings(), RecordSettings()
+    if load.is_narrow:
+        settings = DetectorSettings(channels=[f"v{c}" for c in range(load.channels)])
+        record = RecordSettings(channel="channel")
+    engine = Engine(SHARD, [Detector("bench", settings, read, session)], record, EngineSettings())
+    warm = max(4, -(-load.streams * (load.channels if load.is_narrow else 1) // POLL_RECORDS))
     # New streams are made in turn and not measured; what follows is the load itself.
     for records in polls(load._replace(order="in turn"), warm, _FIRST_S):
         engine.advance(records)
@@ -119,11 +130,13 @@ def main() -> None:
     arguments = parser.parse_args()
     columns = (*STAGES, "ours", "model")
     print(f"ns per record, polls of {POLL_RECORDS}, {arguments.bundle.name}, {os.cpu_count()} cores")
-    print(f"{'streams':>8} {'C':>2} {'order':>8}", *(f"{name:>7}" for name in columns))
+    print(f"{'streams':>8} {'C':>2} {'order':>8} {'':>6}", *(f"{name:>7}" for name in columns))
     for channels in (1, 5):
         for streams, order in ((1000, "in turn"), (1000, "random"), (100_000, "in turn"), (100_000, "random")):
-            costs = measure(arguments.bundle, Load(streams, channels, order), arguments.repeats)
-            print(f"{streams:>8} {channels:>2} {order:>8}", *(f"{costs[name]:7.0f}" for name in columns))
+            for shape in ("wide", "narrow") if order == "random" else ("wide",):
+                load = Load(streams, channels, order, is_narrow=shape == "narrow")
+                costs = measure(arguments.bundle, load, arguments.repeats)
+                print(f"{streams:>8} {channels:>2} {order:>8} {shape:>6}", *(f"{costs[name]:7.0f}" for name in columns))
         share = step_share(arguments.bundle, channels)
         print(f"{'':>8} {channels:>2} step in place: {share:.0%} of ONNX Runtime alone")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
