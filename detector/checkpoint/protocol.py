@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -315,7 +316,9 @@ class Checkpointer:
     def _back_off(self) -> None:
         self._failures += 1
         wait_s = min(2.0 ** (self._failures - 1), self._every_s, _LONGEST_BACKOFF_S)
-        self._due_s = self._clock.monotonic_s() + wait_s
+        # Shards, and replicas, that saw one store fail are not to come back to it all at once.
+        jitter = random.Random(f"{self.manifest} {self._failures}").uniform(0.75, 1.25)
+        self._due_s = self._clock.monotonic_s() + wait_s * jitter
 
     async def _on_engine(self, act: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._engine_thread, act)
