@@ -158,10 +158,15 @@ class ColdRows:
 
     async def bring_back_begun(self) -> None:
         """Give the engine the cold rows of narrow records with a sample not yet whole: their source has ended."""
-        for number in list(self._memory.cold.live):
+        index, seen = self._memory.cold, set[int]()
+        while coming := [number for number, live in index.live.items() if live and number not in seen]:
+            number = coming[0]
+            seen.add(number)
             arenas = await self._rows(number)
-            begun = [np.flatnonzero(~rows.arrays["join_arrived"].astype(np.bool_).all(axis=1)) for rows in arenas]
-            rows = [rows.take(at.tolist()) for rows, at in zip(arenas, begun, strict=True)]
+            if not index.live.get(number):
+                continue  # a checkpoint joined it with others meanwhile: its rows come under their number
+            live = pick(arenas, index.live_rows(number).tolist())  # a dead one would undo what came after it
+            rows = [begun for one in live if len((begun := _begun(one)).streams)]
             await asyncio.get_running_loop().run_in_executor(self._engine_thread, self._memory.bring_back, rows)
 
     async def _rows(self, number: int) -> list[ArenaRows]:
@@ -213,6 +218,12 @@ def pick(arenas: Sequence[ArenaRows], at: Sequence[int]) -> list[ArenaRows]:
             chosen.append(rows.take(here))
         first += len(rows.streams)
     return chosen
+
+
+def _begun(rows: ArenaRows) -> ArenaRows:
+    """Those with a sample not yet whole."""
+    arrived = rows.arrays["join_arrived"].astype(np.bool_)
+    return rows.take(np.flatnonzero(~arrived.all(axis=1)).tolist())
 
 
 async def read_cold_streams(store: Store, manifest: Manifest, known: Collection[str] = ()) -> list[ColdStreams]:
