@@ -317,7 +317,7 @@ class Checkpointer:
         self._failures += 1
         wait_s = min(2.0 ** (self._failures - 1), self._every_s, _LONGEST_BACKOFF_S)
         # Shards, and replicas, that saw one store fail are not to come back to it all at once.
-        jitter = random.Random(f"{self.manifest} {self._failures}").uniform(0.75, 1.25)
+        jitter = random.Random(f"{self.shard} {self._epoch} {self._failures}").uniform(0.75, 1.25)
         self._due_s = self._clock.monotonic_s() + wait_s * jitter
 
     async def _on_engine(self, act: Callable[[], _T]) -> _T:

@@ -134,7 +134,7 @@ class GroupSource:
             items = [] if start is None else self._group.logs[shard][start : start + rng.randint(1, 8)]
             if start is not None and items:
                 read.append((records(items, start, shard), self._lineage[shard]))
-        await asyncio.sleep(rng.choice([0, 0.001, 0.003]))
+        await asyncio.sleep(rng.choice([0, 0.001, 0.003]) + self._group.pace_s)
         found = [batch for batch, lineage in read if lineage == self._lineage[batch.shard]]
         for batch in found:
             self.owned[batch.shard] = batch.next_position
@@ -279,6 +279,8 @@ class Group:
     """Logs, store, outputs, members, and the coordinator."""
 
     reclaim_s: float | None = 0.02
+    pace_s = 0.0
+    """Added to every poll."""
     new_turn: Callable[[], Any] = asyncio.Lock
 
     def __init__(
@@ -420,6 +422,10 @@ class Group:
         for replica in (*self.members, *self.zombies):
             if replica.running.done():
                 replica.running.result()
+
+    def records(self, shard: Shard, start: int, end: int) -> Records:
+        """A piece of a log."""
+        return records(self.logs[shard][start:end], start, shard)
 
     # What must be true
 
