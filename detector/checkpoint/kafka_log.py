@@ -31,14 +31,28 @@ _Result = TypeVar("_Result")
 
 
 class LogReader:
-    """Reads spans of a topic's partitions, one at a time; whoever reads several steps in a row holds `lock`."""
+    """Reads spans of a topic's partitions, one at a time, each within a `turn`."""
 
     def __init__(self, settings: KafkaCheckpointSettings) -> None:
-        self.lock = asyncio.Lock()
         self._settings = settings
+        self._lock = asyncio.Lock()
+        self._failures = 0
         self._consumer: Any = None
         self._at: tuple[int, int] | None = None
         """Partition and offset that the consumer goes on from by itself."""
+
+    @contextlib.asynccontextmanager
+    async def turn(self, where: str) -> AsyncGenerator[None, None]:
+        """Have the reader for oneself. Who waited behind a failure shares it, lest many wait one after the other.
+
+        Raises:
+            CheckpointError: The broker did not answer somebody before us.
+        """
+        failures = self._failures
+        async with self._lock:
+            if self._failures > failures:
+                raise CheckpointError(where, "cannot read", got="no answer to whoever asked before")
+            yield
 
     async def bounds(self, partition: int, where: str) -> tuple[int, int]:
         """First offset, and one past the last that is acknowledged."""
@@ -101,6 +115,7 @@ class LogReader:
             await self.stop()
             raise CorruptCheckpointError(where, what, got=repr(error)) from error
         except (KafkaError, OSError, CheckpointError) as error:
+            self._failures += 1
             await self.stop()
             if isinstance(error, CheckpointError):
                 raise
@@ -143,7 +158,7 @@ class LogWriter:
                     while pending and pending[0].done():
                         offsets.append(pending.pop(0).result().offset)
             for future in pending:
-                await asyncio.wait([future], timeout=2 * _STALL_S)
+                await asyncio.wait([future], timeout=_STALL_S + _STOP_S)  # the client itself gives up before
                 if not future.done():
                     raise TimeoutError("no acknowledgement")
                 offsets.append(future.result().offset)

@@ -50,7 +50,7 @@ class DirStore:
 
     async def names(self, shard: Shard) -> list[str]:
         """What is there for the shard; nothing where its folder does not exist yet."""
-        return await self._run(shard, "list", lambda folder: os.listdir(folder) if folder.is_dir() else [])
+        return await self._run(shard, "list", _list)
 
     async def read(self, shard: Shard, name: str) -> bytes:
         """The whole of one file."""
@@ -95,6 +95,13 @@ def _shard_of(folder: Path) -> Shard | None:
         with suppress(OSError, CorruptCheckpointError):
             return decode_manifest(path.read_bytes(), path).shard
     return None
+
+
+def _list(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
 
 
 def _write(folder: Path, name: str, blocks: Sequence[Block]) -> None:

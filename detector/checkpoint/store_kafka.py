@@ -89,7 +89,7 @@ class KafkaStore:
         found: set[Shard] = set()
         for partition in range(self._partitions):
             ledgers: dict[Shard, Ledger] = {}
-            async with self._tail.lock:
+            async with self._tail.turn(self._name):
                 low, high = await self._tail.bounds(partition, self._name)
                 async with aclosing(self._scan(partition, low, high, self._name)) as entries:
                     async for offset, entry in entries:
@@ -157,7 +157,7 @@ class KafkaStore:
     async def _known(self, shard: Shard) -> Ledger:
         """The shard's ledger, up to the end of the log."""
         where, partition = self._where(shard), self._partition(shard)
-        async with self._tail.lock:
+        async with self._tail.turn(where):
             low, high = await self._tail.bounds(partition, where)
             ledger = self._ledgers.get(shard)
             if ledger is None or ledger.until > high:  # the topic was created anew, or its log cut
@@ -217,7 +217,7 @@ class KafkaStore:
         """All chunks of a blob, unpacked in a thread while the next are on their way."""
         where, partition, start = self._where(shard), self._partition(shard), blob.first
         unpacking: list[asyncio.Task[dict[int, Block]]] = []
-        async with self._blobs.lock:
+        async with self._blobs.turn(where):
             while start <= blob.last:
                 found, start = await self._blobs.fetch(partition, start, blob.last + 1, where, ahead=True)
                 unpacking.append(asyncio.create_task(asyncio.to_thread(_unpack, found, shard, name, blob.write)))
@@ -264,7 +264,7 @@ class KafkaStore:
 
     async def _at_birth(self) -> int | None:
         """What the first record of the topic says."""
-        async with self._tail.lock:
+        async with self._tail.turn(self._name):
             low, high = await self._tail.bounds(0, self._name)
             if low == high:
                 return None
