@@ -53,6 +53,12 @@ def alert_faults(alerts: Iterable[bytes], golden: dict[Shard, Golden]) -> Counte
     return faults
 
 
+def copied(alerts: Iterable[bytes]) -> Counter[Shard]:
+    """How many alerts of which shard came out again."""
+    found = list(alerts)
+    return Counter(map(shard_of, found)) - Counter(map(shard_of, set(found)))
+
+
 def _per_stream(alerts: Iterable[bytes]) -> dict[str, list[str]]:
     """The ids of each stream in order."""
     order: dict[str, list[str]] = {}

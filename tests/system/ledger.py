@@ -153,6 +153,8 @@ class Proof:
 
     counts: Counter[str] = field(default_factory=Counter)
     """claims, manifests, cold starts, fenced: what happened, for those who must see that it did."""
+    fenced: set[Shard] = field(default_factory=set)
+    """Shards of which a former owner was refused."""
     faults: list[str] = field(default_factory=list)
     """What must not be."""
 
@@ -163,6 +165,7 @@ def prove(folder: Path, ends: dict[Shard, int]) -> Proof:
     for event in read(folder):
         by_shard[event.shard].append(event)
         proof.counts[event.what] += 1
+    proof.fenced = {shard for shard, events in by_shard.items() if any(event.what == "fenced" for event in events)}
     for shard, end in ends.items():
         _Lineage(shard, by_shard[shard], proof).check(end)
     return proof

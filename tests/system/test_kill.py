@@ -5,7 +5,7 @@ and broken ones, while the daemon is killed in bursts, often before it is ready,
 them. In the end its outputs and its memory must be those of the engine over the same records in one piece, to the bit,
 and those of `tidewarden score` over the same samples.
 
-`make kill-loop` and `make kill-group` run the long forms.
+`make kill-loop` and `make kill-group` run the long forms; STORE=dir, kafka or object says where checkpoints are kept.
 """
 
 from __future__ import annotations
@@ -116,10 +116,11 @@ def _accepted(feed: Feed) -> Iterable[tuple[int, str, float | None, float]]:
 
 
 @pytest.mark.timeout(120 + 4 * KILLS)
-async def test_kills_change_nothing(kafka: str, tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize("store", [os.environ.get("STORE", "dir")], indirect=True)
+async def test_kills_change_nothing(kafka: str, tmp_path: Path, seed: int, store: dict[str, object]) -> None:
     """Alerts to the byte and once, scores and memory to the bit, and a chain of manifests without a gap."""
     feeds = {"wide": Feed(seed), "narrow": Feed(seed, narrow=True)}
-    site = await kafka_site(kafka, tmp_path, feeds)
+    site = await kafka_site(kafka, tmp_path, feeds, store=store)
     counts = await run_killed(site, bursts(KILLS, random.Random(seed)))
     faults, proof = await examine(site), lineage(site)
     events = Counter(json.loads(alert)["event"] for alert in await site.alerts())
@@ -157,10 +158,11 @@ async def run_killed_in_turn(site: KafkaSite, kills: int, rng: random.Random) ->
 
 
 @pytest.mark.timeout(120 + 30 * GROUP_KILLS)
-async def test_kills_in_a_group_change_nothing(kafka: str, tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize("store", [os.environ.get("STORE", "kafka")], indirect=True)
+async def test_kills_in_a_group_change_nothing(kafka: str, tmp_path: Path, seed: int, store: dict[str, object]) -> None:
     """The same where the shards of the dead go to the other replica."""
     feeds = {"wide": Feed(seed), "narrow": Feed(seed, narrow=True)}
-    site = await kafka_site(kafka, tmp_path, feeds, group_session_s=SESSION_S)
+    site = await kafka_site(kafka, tmp_path, feeds, store=store, group_session_s=SESSION_S)
     counts = await run_killed_in_turn(site, GROUP_KILLS, random.Random(seed))
     faults, proof = await examine(site), lineage(site)
     say(f"kills {dict(counts)}, {sum(map(len, feeds.values()))} records, ledger {dict(proof.counts)}")
