@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from detector import scoring
 from detector.clock import SystemClock
 from detector.errors import ConfigurationError
+from detector.model.bundle import Bundle
 from detector.settings import DetectorSettings, load
 
 _BAR_AFTER_S = 2.0  # shorter work needs no bar
@@ -42,6 +43,10 @@ Period = Annotated[
 ]
 Stream = Annotated[str | None, typer.Option(help="Stream column; without it each file is one stream.")]
 Channels = Annotated[str | None, typer.Option(help="Channels, as A,B,C; by default every numeric column left.")]
+Channel = Annotated[
+    str | None, typer.Option(help="A row per channel: the column with the channel's name.", show_default=False)
+]
+Value = Annotated[str, typer.Option(help="A row per channel: the column with the number.")]
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="Configuration to take a detector's settings from.")
 ]
@@ -60,6 +65,8 @@ def command(
     period: Period = None,
     stream: Stream = None,
     channels: Channels = None,
+    channel: Channel = None,
+    value: Value = "value",
     config: Config = None,
     detector: DetectorName = None,
     detail: DetailOption = False,
@@ -76,7 +83,9 @@ def command(
         time=time,
         time_unit=None if time_unit is None else time_unit.value,
         stream=stream,
-        channels=None if channels is None else tuple(channel.strip() for channel in channels.split(",")),
+        channels=_channels(channels, settings, opened, is_long=channel is not None),
+        channel=channel,
+        value=value,
         period_s=period or opened.period_s or 1.0,
     )
     with _Bars() as bars:
@@ -106,6 +115,18 @@ def _settings(config: Path | None, detector: str | None) -> DetectorSettings | N
     if detector not in detectors:
         raise ConfigurationError("--detector", "no such detector", expected=" or ".join(detectors), got=detector)
     return detectors[detector]
+
+
+def _channels(
+    given: str | None, settings: DetectorSettings | None, bundle: Bundle, *, is_long: bool
+) -> tuple[str, ...] | None:
+    """The channels that were named, or of long tables those declared, as for the daemon's narrow records."""
+    if given is not None:
+        return tuple(channel.strip() for channel in given.split(","))
+    declared = settings.channels if settings is not None else None
+    if not is_long:
+        return None
+    return bundle.channels if declared is None else tuple(declared)
 
 
 class _Bars(scoring.Watcher):

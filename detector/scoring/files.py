@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from detector.engine import Engine
 from detector.errors import ConfigurationError, InputError
 from detector.records import Float32, Float64, Int64, Reason
+from detector.scoring.narrow import LongRows, join_rows
 from detector.scoring.rows import Part, Rows, RowScores, Scorer, ordinals
 from detector.scoring.times import TimeUnit, event_times, time_column
 from detector.tables import Column, Table, TableWriter, numeric_columns, read_columns, read_table
@@ -38,7 +39,11 @@ class Columns:
     stream: str | None = None
     """None: each file is one stream."""
     channels: tuple[str, ...] | None = None
-    """None: every numeric column left."""
+    """None: every numeric column left, or of a long table every channel that it names."""
+    channel: str | None = None
+    """Of a long table, a row per channel: the column with the channel's name."""
+    value: str = "value"
+    """Of a long table: the column with the number."""
     period_s: float = 1.0
     """Between rows where there is no time column."""
 
@@ -83,6 +88,8 @@ class _File:
     stream: NDArray[np.intp]
     event_ns: Int64
     reasons: dict[int, Reason]
+    refused: Counter[Reason] = field(default_factory=Counter)
+    """Of a long table: rows that went into no sample, hence into no row of the output."""
 
     def __len__(self) -> int:
         return len(self.stream)
@@ -110,8 +117,11 @@ def score_files(
         watcher: Told how far the work is.
 
     Raises:
-        ConfigurationError: The output's ending is unknown, or Parquet is wanted without pyarrow.
+        ConfigurationError: The output's ending is unknown, Parquet is wanted without pyarrow, or detail of long tables
+            whose channels are not named.
     """
+    if detail and columns.channel is not None and columns.channels is None:
+        raise ConfigurationError("--detail", "needs --channels with --channel", hint="its columns are named after them")
     summary, watcher = Summary(), watcher or Watcher()
     with TableWriter(output) as writer:
         paths = _expand(inputs, output, summary)
@@ -166,6 +176,7 @@ def _batches(paths: list[str], reader: _Reader, summary: Summary, watcher: Watch
         except InputError as error:
             summary.errors.append(error)
             continue
+        summary.rejects.update(file.refused)
         summary.files += 1
         summary.rows += len(file)
         batch.append(file)
@@ -194,6 +205,8 @@ class _Reader:
         """Read one file. Raises InputError, and has then learnt nothing from it."""
         columns = self._columns
         time = time_column(read_columns(Path(path)), columns.time)
+        if columns.channel is not None:
+            return self._read_long(path, time, columns.channel, on_bytes)
         texts = [name for name in (time, columns.stream) if name is not None]
         table = read_table(Path(path), texts=texts, numbers=columns.channels, progress=on_bytes)
         if not table.numbers:
@@ -207,6 +220,21 @@ class _Reader:
         else:
             event_ns, times = stated_ns, table.texts[time]
         return _File(path, times, part, stream, event_ns, _refused(table, columns.stream, event_ns))
+
+    def _read_long(self, path: str, time: str | None, channel: str, on_bytes: Callable[[int], None]) -> _File:
+        """Read a file with a row per channel, and join its rows to samples."""
+        columns = self._columns
+        if time is None:
+            raise InputError(path, "has no time column", expected="one: rows of one time make a sample", hint="--time")
+        texts = [name for name in (time, channel, columns.stream) if name is not None]
+        table = read_table(Path(path), texts=texts, numbers=[columns.value], progress=on_bytes)
+        event_ns, stream = event_times(table, time, columns.time_unit, option="--time-unit"), self._stream(table)
+        refused = _refused(table, columns.stream, event_ns)
+        rows = LongRows(stream, event_ns, table.texts[channel], table.numbers[columns.value], refused)
+        joined = join_rows(rows, columns.channels)
+        times = [table.texts[time][row] for row in joined.row.tolist()]
+        part = Part(joined.channels, joined.values)
+        return _File(path, times, part, joined.stream, joined.event_ns, {}, joined.refused)
 
     def _stream(self, table: Table) -> NDArray[np.intp]:
         if self._columns.stream is None:
