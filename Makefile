@@ -65,6 +65,9 @@ format: .venv-daemon/.complete  ## Put the code into its form
 
 # --- what may go wrong, at length ---------------------------------------------------------------------------------
 
+disk-faults: .venv-daemon/.complete  ## A disk that is full, slow, read-only or wrong anywhere, at every 64 bytes (about 10 minutes)
+	DISK_FAULTS=long .venv-daemon/bin/python -m pytest -q --timeout 3600 tests/scenarios/test_disk_faults.py
+
 bad-input: .venv-daemon/.complete  ## A million broken and good records of each kind through a real broker (about 15 minutes)
 	RECORDS=1000000 .venv-daemon/bin/python -m pytest -q -s tests/system/test_bad_input.py
 

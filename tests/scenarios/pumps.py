@@ -6,6 +6,7 @@ of real memory: rows that a bundle made, open anomalies, times.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,7 @@ from tests.scenarios.world import SHARD, ListSource, S, World
 
 _GOLDEN = Path(__file__).parents[1] / "golden"
 _DECIDE = {"threshold_nines": 1.6, "hysteresis_nines": 0.5, "resolve_samples": 2, "cool_down_s": 0}
+STREAMS = 3
 PERIOD_S = 10
 START_S = 1_600_000_000
 
@@ -69,35 +71,45 @@ def _changed(entry: RowField, changes: dict[str, Any]) -> RowField:
     return RowField(**{**{name: getattr(entry, name) for name in entry.__struct_fields__}, **changes})
 
 
-def feed(count: int, streams: int = 3, start: int = 0) -> list[S]:
-    """Samples in turn, with levels that shift now and then; the value is in hundredths."""
+def feed(count: int, start: int = 0, *, is_narrow: bool = False) -> list[S]:
+    """Records in turn, with levels that shift now and then; the value is in hundredths."""
+    a_tick = STREAMS * (2 if is_narrow else 1)
     return [
-        S((at * 7919) % 101 + (3000 if (at // streams) % 90 > 75 else 0), f"pump-{at % streams}")
+        S((at * 7919) % 101 + (3000 if (at // a_tick) % 90 > 75 else 0), f"pump-{at % STREAMS}")
         for at in range(start, start + count)
     ]
 
 
-def records(items: Sequence[S], start: int, streams: int = 3) -> Records:
+def records(items: Sequence[S], start: int, *, is_narrow: bool = False) -> Records:
     """A poll; a record's time follows from its position, so that a gap in one is a gap in the other."""
-    values = [
-        json.dumps(
-            {
-                "stream": item.stream,
-                "time": START_S + (start + at) // streams * PERIOD_S,
-                "values": {"flow": None if item.value is None else item.value / 100, "heat": 20.0},
-            }
-        ).encode()
-        for at, item in enumerate(items)
-    ]
+    make = _narrow if is_narrow else _wide
+    values: list[bytes | None] = [json.dumps(make(item, start + at)).encode() for at, item in enumerate(items)]
     count = len(items)
     positions, append_ns = np.arange(start, start + count, dtype=np.int64), np.full(count, NO_TIME, np.int64)
-    return Records(SHARD, list(values), [None] * count, positions, append_ns, start + count)
+    return Records(SHARD, values, [None] * count, positions, append_ns, start + count)
 
 
-def engine(of: Bundle) -> Engine:
+def _wide(item: S, position: int) -> dict[str, Any]:
+    time = START_S + position // STREAMS * PERIOD_S
+    return {"stream": item.stream, "time": time, "values": {"flow": (item.value or 0) / 100, "heat": 20.0}}
+
+
+def _narrow(item: S, position: int) -> dict[str, Any]:
+    """All pumps' flow, then all pumps' heat."""
+    tick, within = divmod(position, 2 * STREAMS)
+    named = {"stream": item.stream, "time": START_S + tick * PERIOD_S}
+    if within < STREAMS:
+        return named | {"channel": "flow", "value": (item.value or 0) / 100}
+    return named | {"channel": "heat", "value": 20.0}
+
+
+def engine(of: Bundle, *, is_narrow: bool = False, max_streams: int = 1000) -> Engine:
     """A new one, as a daemon with this bundle makes it."""
-    detector = Detector("pumps", DetectorSettings(decide=_DECIDE), of, _session(of.model_bytes))  # type: ignore[arg-type]
-    return Engine(SHARD, [detector], RecordSettings(), EngineSettings())
+    channels = ["flow", "heat"] if is_narrow else None
+    settings = DetectorSettings(decide=_DECIDE, channels=channels)  # type: ignore[arg-type]
+    detector = Detector("pumps", settings, of, _session(of.model_bytes))
+    record = RecordSettings(channel="channel", value="value") if is_narrow else RecordSettings()
+    return Engine(SHARD, [detector], record, EngineSettings(max_streams=max_streams))
 
 
 def identity(of: Bundle) -> Identity:
@@ -119,11 +131,15 @@ class _PumpSource(ListSource):
     """The same log as records of pumps."""
 
     async def poll(self, timeout_s: float) -> list[Records]:
-        """The next few."""
+        """The next few; none beyond a position that the world holds."""
+        if self._world.handed_over >= self._world.held_at and not self._world.goes_on():
+            await asyncio.sleep(0.001)
+            return []
         found = []
         for batch in await super().poll(timeout_s):
             start = batch.next_position - len(batch)
-            found.append(records(self._world.log[start : batch.next_position], start))
+            found.append(records(self._world.log[start : batch.next_position], start, is_narrow=self._world.is_narrow))
+            self._world.handed_over = batch.next_position
         return found
 
 
@@ -133,13 +149,19 @@ class Pumps(World):
 
     bundle: Bundle = TINY
     policies: Policies = field(default_factory=Policies)
-    on_engine: Callable[[Engine], None] = lambda _: None
+    is_narrow: bool = False
+    max_streams: int = 1000
+    handed_over: int = 0
+    """Where reading has come to."""
+    held_at: int = 1 << 62
+    """Where it rests until `goes_on`."""
+    goes_on: Callable[[], bool] = lambda: True
 
     def pipeline(self, **changes: Any) -> Pipeline:
         """A new process."""
 
         def new_engine(_: Any) -> Engine:
-            self.engine: Any = engine(self.bundle)
+            self.engine: Any = engine(self.bundle, is_narrow=self.is_narrow, max_streams=self.max_streams)
             return self.engine
 
         self.identity = identity(self.bundle)

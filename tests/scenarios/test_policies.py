@@ -81,7 +81,7 @@ async def test_a_first_start_at_the_latest_stays_there_although_the_process_dies
     world = Pumps(feed(100), tmp_path, start="latest", crash_at=("after manifest", 1))
     await world.begin()
     assert world.crashed == 1
-    world.log += feed(50, start=100)
+    world.log += feed(50, 100)
     await world.begin()
     assert memory(world.engine) == memory(_whole(world.log, 100)[0])
 
@@ -141,7 +141,7 @@ async def test_a_gap_is_one_gap_whatever_dies_on_the_way(world: Pumps, step: str
     assert world.crashed == 1
     assert world.manifest().gaps == [Gap(start=OPEN, end=540)]
     assert world.alerts() == _skipped(world.log, until=OPEN, to=540)[1]
-    world.log += feed(60, start=END)
+    world.log += feed(60, END)
     world.low = END + 20
     await world.begin()
     assert world.manifest().gaps == [Gap(start=OPEN, end=540), Gap(start=END, end=END + 20)]
@@ -298,7 +298,7 @@ async def test_a_bundle_of_another_width_takes_memory_over(world: Pumps) -> None
     await world.begin()
     assert world.metric("streams_carried_over_total") == 3
     assert world.engine.streams == 3
-    world.log += feed(30, start=END)
+    world.log += feed(30, END)
     before = memory(world.engine)
     await world.begin()
     assert world.metric("streams_carried_over_total") == 0
