@@ -17,6 +17,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +132,9 @@ class GroupSource:
         """A few records of each shard; what was read for a lineage that ended meanwhile is not handed over."""
         rng, read = self._group.random, []
         for shard, start in self.owned.items():
-            items = [] if start is None else self._group.logs[shard][start : start + rng.randint(1, 8)]
-            if start is not None and items:
-                read.append((records(items, start, shard), self._lineage[shard]))
+            if start is not None and start < len(self._group.logs[shard]):
+                end = start + rng.randint(1, self._group.largest_poll)
+                read.append((self._group.records(shard, start, end), self._lineage[shard]))
         await asyncio.sleep(rng.choice([0, 0.001, 0.003]) + self._group.pace_s)
         found = [batch for batch, lineage in read if lineage == self._lineage[batch.shard]]
         for batch in found:
@@ -245,12 +246,12 @@ class SharedStore:
 class Replica:
     """A process."""
 
-    def __init__(self, group: Group, **settings: Any) -> None:
+    def __init__(self, group: Group, *, new_engine: Callable[[Shard], Any] | None = None, **settings: Any) -> None:
         self.source, self.telemetry = GroupSource(group), Telemetry()
         self.sinks = [TopicSink(group, kind) for kind in ("alerts", "scores", "letters")]
         alerts, scores, letters = self.sinks
         self.pipeline = Pipeline(
-            inputs=[Input(self.source, "earliest", lambda shard: Applied(group, shard), turn=group.new_turn())],
+            inputs=[Input(self.source, "earliest", new_engine or partial(Applied, group), turn=group.new_turn())],
             deliveries=Deliveries({"alerts": alerts}, {"scores": scores}, {"letters": letters}),
             store=group.store,
             identity=group.identity,
@@ -281,6 +282,7 @@ class Group:
     reclaim_s: float | None = 0.02
     pace_s = 0.0
     """Added to every poll."""
+    largest_poll = 8
     new_turn: Callable[[], Any] = asyncio.Lock
 
     def __init__(
@@ -292,6 +294,7 @@ class Group:
         count: int = 250,
         slow_share: float = 0.0,
         clock: Clock | None = None,
+        store: Store | None = None,
         **settings: Any,
     ) -> None:
         self.random, self.slow_share = random.Random(seed), slow_share
@@ -301,7 +304,7 @@ class Group:
         self.clock = clock or ManualClock()
         self.settings = {"every_s": 0.2, "replay_bound_s": 3.0} | settings
         self.identity = Identity({"echo": (SHA256, "echo@1")}, "configuration", "numerics")
-        self.store = SharedStore(self, DirStore(folder))
+        self.store = SharedStore(self, store or DirStore(folder))
         self.outputs: dict[tuple[str, Shard], list[Any]] = {}
         self.committed: dict[Shard, int] = {}
         self.applied: Counter[Shard] = Counter()

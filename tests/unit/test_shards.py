@@ -24,9 +24,9 @@ SHARD = Shard("cluster", "sensors", 0)
 _LIMIT_S = 10
 
 
-async def until(is_so: Callable[[], Any]) -> None:
+async def until(is_so: Callable[[], Any], limit_s: float = _LIMIT_S) -> None:
     """Wait until it is."""
-    async with asyncio.timeout(_LIMIT_S):
+    async with asyncio.timeout(limit_s):
         while not is_so():
             await asyncio.sleep(0.001)
 
