@@ -1,7 +1,7 @@
 """Every metric of the daemon, declared once: name, kind, labels, meaning.
 
 Names follow what Prometheus users expect: base units, `_total` for counters, time stamps rather than ages, labels that
-stay few. A stream's name is never a label: it belongs in alerts, logs and `tidewarden inspect`. `Telemetry` moves
+stay few. A stream's name is never a label: it belongs in alerts, logs and `tidewarden state`. `Telemetry` moves
 them; docs/metrics.md is made from `Metrics.described`.
 """
 
@@ -173,6 +173,7 @@ class Metrics:
         )
         self.restore_seconds = self._histogram("restore_seconds", "One restore of one shard.", _SECONDS)
         self.restored_rows = self._counter("restored_rows", "Streams restored from checkpoints.")
+        self.warm_restores = self._counter("warm_restores", "Restores that went on with memory that was kept ready.")
         self.replay = self._counter("replay_records", "Records to catch up with at restores (files: bytes).")
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:

@@ -150,6 +150,7 @@ class Telemetry:
         positions_lost: int = 0,
         carried_over: int = 0,
         memory_lost: int = 0,
+        was_warm: bool = False,
     ) -> None:
         """A shard goes on at `position` with `rows` streams of a checkpoint, `replay` positions behind the end.
 
@@ -164,6 +165,7 @@ class Telemetry:
         self._metrics.restore_seconds.observe(seconds)
         self._metrics.restored_rows.inc(rows)
         self._metrics.replay.inc(replay)
+        self._metrics.warm_restores.inc(was_warm)
         self._metrics.positions_lost.labels(*mine.labels).inc(positions_lost)
         self._metrics.carried_over.labels(*mine.labels).inc(carried_over)
         self._metrics.memory_lost.labels(*mine.labels).inc(memory_lost)

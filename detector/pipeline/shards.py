@@ -180,6 +180,7 @@ class Shards:
             positions_lost=restored.positions_lost,
             carried_over=restored.carried_over,
             memory_lost=restored.memory_lost,
+            was_warm=restored.was_warm,
         )
         _log.info(
             "shard started without memory" if restored.is_new else "shard restored",
