@@ -260,6 +260,7 @@ class Replica:
             checkpoint=DirCheckpointSettings(**group.settings | settings),
         )
         self.running = asyncio.create_task(self.pipeline.run())
+        group.replicas.append(self)
 
     async def crash(self) -> None:
         """SIGKILL."""
@@ -311,6 +312,8 @@ class Group:
         self.faults: list[str] = []
         self.done: Counter[str] = Counter()
         """What happened, by its word; a test that did nothing fails by it."""
+        self.replicas: list[Replica] = []
+        """All that there ever were."""
         self.members: list[Replica] = []
         self.zombies: list[Replica] = []
         self._dealt = 0
@@ -425,6 +428,13 @@ class Group:
         for replica in (*self.members, *self.zombies):
             if replica.running.done():
                 replica.running.result()
+
+    @property
+    def warm_restores(self) -> int:
+        """How many shards went on with memory that was there already, over all replicas that there ever were."""
+        return sum(
+            int(each.telemetry.registry.get_sample_value("tidewarden_warm_restores_total") or 0) for each in self.replicas
+        )
 
     def records(self, shard: Shard, start: int, end: int) -> Records:
         """A piece of a log."""

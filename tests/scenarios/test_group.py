@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from detector.checkpoint.base import Store, fence_name
+from detector.clock import ManualClock
 from detector.records import Shard
 from tests.scenarios.group import Group, TopicSink
 
@@ -50,6 +51,43 @@ async def test_whatever_happens_to_a_group_changes_nothing(tmp_path: Path, seed:
     await group.live(schedule(ALL, seed))
     await group.check()
     assert min(group.done[word] for word in ALL) >= 1
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_replicas_that_follow_each_other_change_nothing(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory goes to and fro between what is ours, what lingers and what is followed."""
+    monkeypatch.setattr("detector.pipeline.standby._FOLLOW_S", 0.005)
+    group = Group(tmp_path, seed=seed, count=400, standby=True, linger_s=3)
+    await group.live(schedule(ALL, seed))
+    await group.check()
+    assert group.warm_restores > 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_wall_clock_that_jumps_changes_nothing(tmp_path: Path, seed: int) -> None:
+    """An hour ahead, an hour back, steps at random: time comes from records, schedules from a clock that only grows."""
+    clock = WildClock(seed)
+    group = Group(tmp_path, seed=seed, count=300, clock=clock, keep_history="6/h for 2h")
+    await group.live(schedule(CRASHING, seed))
+    assert await group.check() == 0
+    assert clock.back > 10
+    assert clock.ahead > 10
+
+
+class WildClock(ManualClock):
+    """A wall clock that nobody can rely on, beside a monotonic one that everybody can."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(1_600_000_000_000_000_000)
+        self._random, self.ahead, self.back = random.Random(seed), 0, 0
+
+    def now_ns(self) -> int:
+        """Off by up to an hour, anew each time."""
+        off_s = self._random.choice([-3600, 3600, self._random.uniform(-3600, 3600)])
+        self.ahead, self.back = self.ahead + (off_s > 0), self.back + (off_s < 0)
+        return super().now_ns() + round(off_s * 1e9)
 
 
 # The tests above have teeth
