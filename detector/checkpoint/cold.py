@@ -221,7 +221,9 @@ def pick(arenas: Sequence[ArenaRows], at: Sequence[int]) -> list[ArenaRows]:
 
 
 def _begun(rows: ArenaRows) -> ArenaRows:
-    """Those with a sample not yet whole."""
+    """Those with a sample not yet whole; none where records were wide when the rows left."""
+    if "join_arrived" not in rows.arrays:
+        return rows.take([])
     arrived = rows.arrays["join_arrived"].astype(np.bool_)
     return rows.take(np.flatnonzero(~arrived.all(axis=1)).tolist())
 

@@ -210,9 +210,10 @@ def merge(segments: Iterable[ArenaRows]) -> list[ArenaRows]:
             if stream in last and kinds[last[stream][0]] == kinds[number]:
                 del last[stream]
         last.update(zip(rows.streams, zip(repeat(number), range(len(rows.streams)), strict=False), strict=True))
-    places: dict[Any, list[tuple[str, int, int]]] = {kind: [] for kind in kinds}
+    alike = [(kind, *rows.arrays) for kind, rows in zip(kinds, parts, strict=True)]  # wide and narrow rows differ
+    places: dict[Any, list[tuple[str, int, int]]] = {kind: [] for kind in alike}
     for stream, (number, row) in last.items():
-        places[kinds[number]].append((stream, number, row))
+        places[alike[number]].append((stream, number, row))
     return [_gather(parts, chosen) for chosen in places.values() if chosen]
 
 

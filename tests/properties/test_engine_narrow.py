@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from detector.checkpoint.format import merge
 from detector.engine import Engine
 from detector.records import ArenaRows, Outcome, Reason
 from detector.settings import EngineSettings, RecordSettings
@@ -233,3 +234,36 @@ def test_each_alert_has_its_own_id(count: int) -> None:
     ids = [alert.id for outcome in outcomes for alert in outcome.alerts]
     assert len(ids) > 10
     assert len(ids) == len(set(ids))
+
+
+def test_records_may_become_narrow_and_wide_again() -> None:
+    """The memory goes on: what was scored is closed, and a sample that was open then is not heard of again."""
+    options: dict[str, Any] = {"report_silence": False}
+    wide, narrow, again = (engine(detector(channels=["a", "b"]), **options, **record) for record in ({}, RECORD, {}))
+    plain = engine(detector(channels=["a", "b"]), **options)
+    whole = [s("s", 0, a=1.0, b=2.0), s("s", 60, a=3.0, b=4.0), s("s", 120, a=5.0, b=6.0)]
+    wide.advance(records(whole[:1]))
+    segments = wide.snapshot().arenas
+    narrow.restore(1, 0, segments)
+    lines = [n("s", 0, "a", 9.0), n("s", 60, "b", 4.0), n("s", 60, "a", 3.0), n("s", 90, "a", 7.0)]
+    outcome = narrow.advance(records(lines, first=1))
+    assert [reject.reason for reject in outcome.rejects] == [Reason.DUPLICATE]
+    segments += narrow.snapshot().arenas
+    for saved in (segments, merge(segments)):
+        again.restore(5, 0, saved)
+        again.advance(records(whole[2:], first=5))
+        plain.restore(0, 0, [])
+        plain.advance(records(whole))
+        assert rows_of(again) == rows_of(plain)
+
+
+def test_rows_of_both_kinds_lie_side_by_side() -> None:
+    """A checkpoint from before the change is a base; what came since are its deltas."""
+    wide = engine(detector(channels=["a", "b"]))
+    narrow = engine(detector(channels=["a", "b"]), **RECORD)
+    wide.advance(records([s("s", 0, a=1.0, b=2.0), s("t", 0, a=1.0, b=2.0)]))
+    base = wide.snapshot().arenas
+    narrow.restore(2, 0, base)
+    narrow.advance(records([n("t", 60, "a", 1.0)], first=2))
+    merged = merge([*base, *narrow.snapshot().arenas])
+    assert sorted((rows.streams, "join_ns" in rows.arrays) for rows in merged) == [(["s"], False), (["t"], True)]
