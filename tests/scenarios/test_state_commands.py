@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from detector import cli
 from detector.app import App
 from detector.checkpoint.export import read_export
 from detector.errors import InputError, LineageError
-from tests.scenarios.daemon import append, lines, settings
+from tests.scenarios.daemon import ROOT, append, lines, settings
 
 EVERY_S = 0.2
 
@@ -222,3 +223,23 @@ class TestMoving:
 
 def _topic(folder: Path) -> str:
     return str(folder / "in.jsonl")
+
+
+def test_commands_of_the_manual_do_what_it_says(tmp_path, monkeypatch):
+    """Each line of docs/memory.md, in its order; positions are those of the place."""
+    monkeypatch.chdir(tmp_path)
+    keep = {"checkpoint": {"path": "state", "every_s": 0.01, "keep_history": "9999/min for 1h"}}
+    for end in (100, 200):
+        append(tmp_path, end - 100, end, streams=2)
+        path = tmp_path / "in.jsonl"
+        path.write_text(path.read_text().replace('"p0"', '"pump-7"').replace('"p1"', '"pump-8"'))
+        watch(tmp_path, **keep)
+    position = str(told(state(tmp_path, "list", "--json"))[0]["position"])
+    (tmp_path / "config.yaml").rename(tmp_path / "prod.yaml")
+    manual = (ROOT / "docs/memory.md").read_text()
+    commands = re.findall(r"^    tidewarden (.*)$", manual, re.MULTILINE)
+    assert {line.split()[1] for line in commands} == {"list", "show", "diff", "export", "import", "fork"}
+    for line in commands:
+        done = tidewarden(*shlex.split(line.replace("120000", position)))
+        assert done.exception is None, (line, done.exception)
+        assert done.stdout

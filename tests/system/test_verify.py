@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +23,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from typer.testing import CliRunner, Result
 
 from detector import cli
-from detector.checkpoint.format import decode_manifest, encode_manifest
+from detector.checkpoint.format import Manifest, decode_manifest, encode_manifest
 from detector.errors import CannotVerifyError, ConfigurationError
 from tests.kafka.topics import create_topic, delete_records, produce, read_all
 from tests.system.conftest import say
@@ -52,6 +54,7 @@ def site(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> KafkaSite:
         feeds = {name: Feed(seed, partitions=2, streams=20, narrow=name == "narrow") for name in ("wide", "narrow")}
         store = {"type": "dir", "path": str(folder / "state"), "keep_history": "9999/min for 1h"}
         made = await kafka_site(kafka, folder, feeds, store=store, every_s=0.25)
+        made.write(yaml.safe_load(made.config.read_text()) | {"engine": {"max_streams": 6}})  # of 10: some are evicted
         daemon, kept = made.start(), 0
         try:
             async with Feeder(made, PER_S) as feeder:
@@ -72,6 +75,11 @@ def fewest_kept(site: KafkaSite) -> int:
     """How many checkpoints the shard with the shortest history has kept."""
     folders = list((site.folder / "state").glob("*/"))
     return min((len(list(folder.glob("history-*.json"))) for folder in folders), default=0) if len(folders) == 4 else 0
+
+
+def kept_as_history(site: KafkaSite) -> list[Manifest]:
+    """Every manifest of the history."""
+    return [decode_manifest(path.read_bytes(), path) for path in (site.folder / "state").rglob("history-*.json")]
 
 
 @pytest.fixture(params=["wide", "narrow"])
@@ -177,6 +185,7 @@ def test_an_untouched_past_is_equal_and_stays_untouched(site: KafkaSite, source:
     assert said["differences"] == []
     assert said["checkpoint"]["position"] <= said["from_offset"]
     assert min(said["scores"], said["alerts"]) > 20, "too quiet to prove anything"
+    assert any(manifest.cold for manifest in kept_as_history(site)), "no stream was evicted"
     assert [each["compared"] for each in said["outputs"]] == [said["alerts"], said["scores"]]
     assert traces(site) == before
     assert any(each is not None for each in before[site.settings.sources[source].group].values())
@@ -366,6 +375,24 @@ def test_the_list_says_what_can_be_verified(site: KafkaSite, source: str) -> Non
     assert {each["log"] for each in found} == {"there"}
     assert "history" in {each["kept"] for each in found}
     assert {each["to_offset"] for each in found} == {max(positions)}
+
+
+def test_commands_of_the_manual_do_what_it_says(site: KafkaSite, tmp_path: Path) -> None:
+    """Each line of docs/verify.md; names, times and offsets are those of the place."""
+    start, end = middle(site, "wide")
+    records = asyncio.run(read_all(site.address, site.topics["wide"]))[PARTITION]
+    first, last = (_iso(records[offset].timestamp) for offset in (start, end))
+    here = {"prod.yaml": site.config, "sensors": site.topics["wide"], "--partition 3": f"--partition {PARTITION}"}
+    here |= {"2026-11-20T08:00Z": first, "2026-11-20T09:00Z": last, "120000": start, "150000": end}
+    commands = re.findall(r"^    tidewarden (.*)$", (ROOT / "docs/verify.md").read_text(), re.MULTILINE)
+    assert len(commands) == 3
+    for line in commands:
+        for name, own in here.items():
+            line = line.replace(name, str(own))
+        source = ["--source", "wide"]  # the site has two, the manual one
+        done = CliRunner().invoke(cli.app, [*shlex.split(line), *source])
+        assert done.exit_code == 0, (line, done.exception)
+        assert "--list" in line or done.stdout.endswith("\nall equal\n")
 
 
 def test_a_log_that_was_deleted_cannot_be_verified(site: KafkaSite) -> None:

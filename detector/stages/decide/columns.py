@@ -1,7 +1,7 @@
 """What `decide` remembers of each stream: one structured row, all int64 and float64, kept in the checkpoint.
 
 Event times and counts only. Beside it lies `band`, (slots, 2, C) float64: lower and upper of the first strange sample
-of the run that a stream is in. A row is meaningful to `decide` alone; `tidewarden inspect` prints it by these names.
+of the run that a stream is in. A row is meaningful to `decide` alone; `tidewarden state show` tells it by these names.
 """
 
 from __future__ import annotations
