@@ -4,7 +4,7 @@ PIP = bin/pip install --quiet --disable-pip-version-check
 HASHED = --require-hashes --no-deps -r
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test test-daemon test-training test-python lint format bad-input disk-faults bench bundles lock references image clean crash-matrix kill-loop kill-group rebalance-storm
+.PHONY: help demo install test test-daemon test-training test-python lint format bad-input disk-faults bench bundles lock references image clean crash-matrix kill-loop kill-group broker-away rebalance-storm
 
 help:  ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -79,6 +79,9 @@ kill-loop: .venv-daemon/.complete  ## 500 SIGKILLs against a real broker (about 
 
 kill-group: .venv-daemon/.complete  ## 60 SIGKILLs of two replicas of a group in turn (about 10 minutes; KILLS=n, SEED=n)
 	LONG=1 .venv-daemon/bin/python -m pytest -q -s tests/system/test_kill.py -k test_kills_in_a_group
+
+broker-away: .venv-daemon/.complete  ## A broker frozen and stopped for a minute under a daemon (about 10 minutes; SEED=n)
+	LONG=1 .venv-daemon/bin/python -m pytest -q -s tests/system/test_broker_away.py -k goes_away
 
 rebalance-storm: .venv-daemon/.complete  ## Three replicas that join, leave, die and freeze (10 minutes; MINUTES=n, SEED=n)
 	LONG=1 .venv-daemon/bin/python -m pytest -q -s tests/system/test_rebalance.py

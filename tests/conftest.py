@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.kafka.fixture import kafka
+from tests.kafka.fixture import kafka, own_kafka
 
-__all__ = ["kafka"]
+__all__ = ["kafka", "own_kafka"]

@@ -16,7 +16,12 @@ class Feeder:
 
     def __init__(self, site: KafkaSite, per_s: float) -> None:
         self._site, self._per_s = site, per_s
-        self._producer = AIOKafkaProducer(bootstrap_servers=site.address, acks="all", linger_ms=5)
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=site.address,
+            enable_idempotence=True,  # the broker may go away, and what came twice would be no record of the feed
+            request_timeout_ms=300_000,
+            linger_ms=5,
+        )
         self._pending: list[asyncio.Future[object]] = []
         self._task: asyncio.Task[None] | None = None
         self._is_over = False

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from detector import supervision
 from detector.app import App, identity_of, load_detectors, make_deliveries, rare_collections
 from detector.errors import BundleError, CheckpointError
 from tests.scenarios.daemon import BUNDLE, append, configuration, lines, settings, start
@@ -87,8 +88,9 @@ async def test_a_bundle_that_is_missing_is_told_before_anything_starts(tmp_path:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "in.jsonl"]
 
 
-async def test_the_first_failure_ends_the_daemon_and_is_told(tmp_path: Path) -> None:
+async def test_the_first_failure_ends_the_daemon_and_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Out of its groups, with its exit code."""
+    monkeypatch.setattr(supervision, "_PAUSES_S", ())
     append(tmp_path, 0, 50)
     (tmp_path / "state").write_text("a file where a folder should be")
     with pytest.raises(CheckpointError, match="state") as caught:
