@@ -8,6 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from detector.checkpoint.format import encode_segment
 from detector.errors import CorruptCheckpointError
 from detector.records import NO_TIME
 from detector.stages.decide import DECIDE
@@ -95,6 +96,63 @@ def test_saved_rows_come_back() -> None:
     assert np.array_equal(other.state[1:3], rows.state[:2])
     assert (other.last_ns[1:3].tolist(), other.labels) == ([7, 7], [{}, {"n": "a"}, {"n": "b"}])
     assert not other.dirty.any()
+
+
+def test_who_is_gone_is_told_once_it_is_durable_and_not_before() -> None:
+    """A snapshot that was not kept is told again, with who left meanwhile; a base has nothing to take back."""
+    rows = arena()
+    for name in "abc":
+        rows.create(name, {})
+    rows.free(np.array([0]))
+    assert rows.snapshot(full=False).gone == ["a"]
+    rows.free(np.array([2]))
+    rows.dropped()
+    assert rows.snapshot(full=False).gone == ["a", "c"]
+    rows.kept()
+    assert rows.snapshot(full=False).gone == []
+    rows.free(np.array([1]), is_told=True)
+    base = rows.snapshot(full=True)
+    assert (base.streams, base.gone, len(rows)) == ([], [], 0)
+
+
+def test_a_slot_that_was_used_again_is_written_with_its_new_row() -> None:
+    """Between a snapshot and its end a stream may leave and another come."""
+    rows = arena()
+    for name in "ab":
+        rows.dirty[rows.create(name, {})] = True
+    rows.snapshot(full=False)
+    rows.free(np.array([0, 1]))
+    rows.dirty[rows.create("c", {})] = True
+    rows.dropped()
+    taken = rows.snapshot(full=False)
+    assert (taken.streams, taken.gone) == (["c"], ["a", "b"])
+    assert np.array_equal(taken.arrays["state"], [ROW])
+
+
+def test_many_streams_come_at_once() -> None:
+    """Free slots first, then as one block; what nobody wrote is the initial row."""
+    rows = arena()
+    for name in "ab":
+        rows.create(name, {})
+    rows.state[0] = 7
+    rows.free(np.array([0]))
+    slots = rows.extend(["x", "y", "z"], [{}, {"n": "y"}, {}])
+    assert slots.tolist() == [0, 2, 3]
+    assert (rows.streams, rows.labels[2], len(rows)) == (["x", "b", "y", "z"], {"n": "y"}, 4)
+    later = rows.create("later", {})
+    assert np.array_equal(rows.state[[1, later]], [ROW, ROW])
+
+
+def test_sizes_are_those_of_segments() -> None:
+    """About: names and rows, without what a file has besides."""
+    rows = arena(channels=5)
+    for i in range(1000):
+        rows.create(f"plant-7/pump-{i:04}", {})
+    rows.dirty[:250] = True
+    whole, delta = (sum(map(len, encode_segment([rows.snapshot(full=full)]))) for full in (True, False))
+    rows.dropped()
+    assert rows.saved_bytes <= whole <= 1.02 * rows.saved_bytes
+    assert delta == pytest.approx(rows.changed_bytes, rel=0.02)
 
 
 @pytest.mark.parametrize("wrong", ["width", "dtype", "column"])
