@@ -5,11 +5,11 @@ topic had at its birth (the first record of partition 0 says so: partitions may 
 records mean is in ledger.py, what the topic must be in state_topic.py, the client in kafka_log.py.
 
 A restore reads what it needs, not the garbage that compaction has not removed yet: before each claim and each manifest
-goes an index of the shard. `names` looks for the newest one from the log's end backwards, in growing steps, and reads
-on from the offset that it names to the end of the log as it is at the call: so it sees all that anybody was told is
-there, which the check of the fence depends on. Later calls read on from where the last one ended. Blobs on the way are
-leapt over, which is safe: where one write's chunk number i and its last lie as far apart as their numbers, nothing else
-fits between them. `read` then fetches exactly the offsets of a blob.
+goes an index of the partition. `names` looks for the newest one from the log's end backwards, in growing steps, and
+knows all up to the end of the log as it is at the call: so it sees all that anybody was told is there, which the check
+of the fence depends on. Later calls read on from where the last one ended. Blobs on the way are leapt over, which is
+safe: where two chunks of one write lie as far apart as their numbers, nothing else fits between them. `read` then
+fetches exactly the offsets of a blob.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
+from itertools import chain
+from typing import TypeAlias
 
 from detector.checkpoint.format import Block
 from detector.checkpoint.kafka_log import LogReader, LogRecord, LogWriter
@@ -30,6 +33,7 @@ from detector.checkpoint.ledger import (
     claim,
     count,
     cut,
+    is_index,
     ledger_of,
     packed,
     partitions_at_birth,
@@ -44,9 +48,12 @@ from detector.records import Shard
 from detector.settings import KafkaCheckpointSettings
 
 _ROOM_BYTES = 4096  # of a batch, for its own header and a chunk's key and header
-_FIRST_STEP = 16  # records looked at for an index, from the end; each further step is four times as long
+_FIRST_STEP = 1  # records looked at for an index, from the end; each further step is four times as long
 _LEAP = 4  # chunks worth a leap: to look where it ends costs about one
 _INDEXED = ("fence-", "manifest-")
+
+_Found: TypeAlias = tuple[int, Entry]
+"""Where it stands, and what."""
 
 
 class KafkaStore:
@@ -62,7 +69,8 @@ class KafkaStore:
         """For what is asked at every checkpoint."""
         self._blobs = LogReader(settings)
         """For what only a restore asks, so that no other shard waits for it."""
-        self._ledgers: dict[Shard, Ledger] = {}
+        self._ledgers: dict[int, Ledger] = {}
+        """By partition."""
 
     async def start(self) -> None:
         """Find or create the topic, and learn by how many partitions its shards are spread.
@@ -85,17 +93,9 @@ class KafkaStore:
         await self._blobs.stop()
 
     async def shards(self) -> list[Shard]:
-        """Shards that have anything here; looks over the whole topic."""
-        found: set[Shard] = set()
-        for partition in range(self._partitions):
-            ledgers: dict[Shard, Ledger] = {}
-            async with self._tail.turn(self._name):
-                low, high = await self._tail.bounds(partition, self._name)
-                async with aclosing(self._scan(partition, low, high, self._name)) as entries:
-                    async for offset, entry in entries:
-                        ledgers.setdefault(entry.shard, Ledger()).apply(offset, entry)
-            found |= {shard for shard, ledger in ledgers.items() if ledger.blobs}
-        return sorted(found, key=str)
+        """Shards that have anything here."""
+        known = [await self._known(partition, self._name) for partition in range(self._partitions)]
+        return sorted((shard for ledger in known for shard in ledger.blobs), key=str)
 
     def where(self, shard: Shard) -> str:
         """The topic and the partition."""
@@ -103,16 +103,16 @@ class KafkaStore:
 
     async def names(self, shard: Shard) -> list[str]:
         """What all acknowledged records say is there, now."""
-        return (await self._known(shard)).names()
+        return (await self._known_to(shard)).names(shard)
 
     async def read(self, shard: Shard, name: str) -> bytes:
         """The whole of one."""
-        where = self._where(shard)
-        blob = self._ledgers.get(shard, Ledger()).blobs.get(name)
+        blob = self._ledgers.get(self._partition(shard), Ledger()).blob(shard, name)
         if blob is None or not blob.is_whole:
-            blob = (await self._known(shard)).blobs.get(name)
+            blob = (await self._known_to(shard)).blob(shard, name)
         if blob is None or not blob.is_whole:
-            raise CorruptCheckpointError(where, f"read {name}", got="nothing" if blob is None else "a part of it")
+            got = "nothing" if blob is None else "a part of it"
+            raise CorruptCheckpointError(self._where(shard), f"read {name}", got=got)
         chunks = await self._chunks(shard, name, blob)
         return await asyncio.to_thread(b"".join, chunks)
 
@@ -131,85 +131,97 @@ class KafkaStore:
 
     async def create(self, shard: Shard, name: str) -> bool:
         """Append a claim; then see whether it is the first of its name in the log."""
-        if name in (await self._known(shard)).blobs:
+        if (await self._known_to(shard)).blob(shard, name) is not None:
             return False
         write = uuid.uuid4().hex[:16]
         records = [*await self._index(shard, name), claim(shard, name, write)]
         await self._append(shard, _each(records), f"create {name}")
-        blob = (await self._known(shard)).blobs.get(name)
+        blob = (await self._known_to(shard)).blob(shard, name)
         return blob is not None and blob.write == write
 
     async def delete(self, shard: Shard, names: Sequence[str]) -> None:
         """Append tombstones; the broker's cleaner does the rest."""
-        ledger = await self._known(shard)
-        gone = {name: ledger.blobs.get(name.removesuffix(".tmp")) for name in names}
-        records = [
-            tombstone
-            for name, blob in gone.items()
-            if blob is not None
-            for tombstone in tombstones(shard, name.removesuffix(".tmp"), blob)
-        ]
-        if records:
-            await self._append(shard, _each(records), "delete")
+        ledger = await self._known_to(shard)
+        found = {name: ledger.blob(shard, name) for name in {name.removesuffix(".tmp") for name in names}}
+        gone = [tombstones(shard, name, blob) for name, blob in sorted(found.items()) if blob is not None]
+        if gone:
+            await self._append(shard, _each(chain.from_iterable(gone)), "delete")
 
     # What is known
 
-    async def _known(self, shard: Shard) -> Ledger:
-        """The shard's ledger, up to the end of the log."""
-        where, partition = self._where(shard), self._partition(shard)
+    async def _known_to(self, shard: Shard) -> Ledger:
+        """What is known of the shard's partition, up to the end of its log."""
+        return await self._known(self._partition(shard), self._where(shard))
+
+    async def _known(self, partition: int, where: str) -> Ledger:
         async with self._tail.turn(where):
             low, high = await self._tail.bounds(partition, where)
-            ledger = self._ledgers.get(shard)
+            ledger = self._ledgers.get(partition)
             if ledger is None or ledger.until > high:  # the topic was created anew, or its log cut
-                ledger = await self._newest_index(shard, low, high)
-            async with aclosing(self._scan(partition, max(low, ledger.until), high, where)) as entries:
-                async for offset, entry in entries:
-                    if entry.shard == shard:
-                        ledger.apply(offset, entry)
+                ledger = await self._from_the_end(partition, low, high, where)
+                self._ledgers[partition] = ledger
+            entries, _ = await self._scan(partition, max(low, ledger.until), high, where)
+            for offset, entry in entries:
+                ledger.apply(offset, entry)
             ledger.until = max(ledger.until, high)
-            self._ledgers[shard] = ledger
             return ledger
 
-    async def _newest_index(self, shard: Shard, low: int, high: int) -> Ledger:
-        """The shard's newest index as a ledger; an empty one of the log's beginning where there is none."""
-        step = _FIRST_STEP
-        while high > low:
-            start, newest = max(low, high - step), None
-            async with aclosing(self._scan(self._partition(shard), start, high, self._where(shard))) as entries:
-                async for _, entry in entries:
-                    newest = entry.index if entry.is_index and entry.shard == shard else newest
-            if newest is not None:
-                return ledger_of(newest)
-            high, step = start, step * 4
-        return Ledger(until=low)
+    async def _from_the_end(self, partition: int, low: int, high: int, where: str) -> Ledger:
+        """The newest index, and all that stands behind it and was looked at on the way."""
+        step, start, later, newest = _FIRST_STEP, high, list[_Found](), None
+        while start > low and newest is None:
+            entries, newest = await self._scan(partition, max(low, start - step), start, where)
+            start, step = max(low, start - step), step * 4
+            if newest is None and entries and (whole := await self._from_its_beginning(partition, *entries[0], where)):
+                entries[:1] = whole
+                start = entries[0][0]
+            later[:0] = entries
+        ledger = Ledger(until=low) if newest is None else ledger_of(newest)
+        if ledger.until < start:
+            before, _ = await self._scan(partition, max(low, ledger.until), start, where)
+            later[:0] = before
+        for offset, entry in later:
+            if offset >= ledger.until:
+                ledger.apply(offset, entry)
+        return ledger
 
-    async def _scan(self, partition: int, start: int, end: int, where: str) -> AsyncGenerator[tuple[int, Entry], None]:
-        """Our records of [start, end), blobs in one piece by their first and last chunk alone."""
+    async def _scan(self, partition: int, start: int, end: int, where: str) -> tuple[list[_Found], bytes | None]:
+        """What [start, end) says of blobs, many chunks in one piece by the first and the last; and its newest index."""
+        entries: list[_Found] = []
+        index = None
         while start < end:
             found, after = await self._tail.fetch(partition, start, end, where)
             start = after
             for record in found:
+                if is_index(record.key):
+                    index = record.value
                 entry = _entry(record)
                 if entry is None:
                     continue
-                yield record.offset, entry
+                entries.append((record.offset, entry))
                 ahead = 0 if entry.header is None else entry.header.of - 1 - entry.chunk
-                if ahead >= _LEAP and (last := record.offset + ahead) >= after and last < end:
-                    landed = await self._landed(partition, last, entry, where)
-                    if landed is not None:
-                        yield last, landed
-                        start = last + 1
-                        break
+                if ahead < _LEAP or not after <= (last := record.offset + ahead) < end:
+                    continue
+                if (landed := await self._chunk_at(partition, last, entry, where)) is not None:
+                    entries.append((last, replace(landed, after=entry.chunk)))
+                    start = last + 1
+                    break
+        return entries, index
 
-    async def _landed(self, partition: int, offset: int, entry: Entry, where: str) -> Entry | None:
-        """The last chunk of the same write, standing for all between; None where another record is at that offset."""
-        found, _ = await self._tail.fetch(partition, offset, offset + 1, where)
-        last = _entry(found[0]) if found else None
-        if last is None or last.header is None or entry.header is None:
+    async def _from_its_beginning(self, partition: int, offset: int, entry: Entry, where: str) -> list[_Found]:
+        """A chunk and, from before it, the first of the same blob, where all between are there; else nothing."""
+        if entry.header is None or entry.chunk < _LEAP:
+            return []
+        first = await self._chunk_at(partition, offset - entry.chunk, entry, where)
+        return [] if first is None else [(offset - entry.chunk, first), (offset, replace(entry, after=0))]
+
+    async def _chunk_at(self, partition: int, offset: int, entry: Entry, where: str) -> Entry | None:
+        """The first or last chunk of the same write; None where another record is at that offset."""
+        found, _ = await self._tail.fetch(partition, max(0, offset), offset + 1, where)
+        there = _entry(found[0]) if found else None
+        if there is None or there.header is None or entry.header is None or there.header.write != entry.header.write:
             return None
-        if last.header.write != entry.header.write or last.chunk != entry.header.of - 1:
-            return None
-        return Entry(last.shard, last.name, last.chunk, last.header, after=entry.chunk)
+        return there if there.chunk in (0, there.header.of - 1) else None
 
     # Blobs
 
@@ -232,26 +244,26 @@ class KafkaStore:
 
     async def _append(self, shard: Shard, records: AsyncGenerator[Record, None], what: str) -> None:
         """Append; where nobody else wrote meanwhile, the ledger knows it without reading it again."""
-        appended: list[Entry] = []
+        appended: list[Entry | None] = []
 
         async def noted() -> AsyncGenerator[Record, None]:
             async with aclosing(records):
                 async for record in records:
-                    if record.entry is not None:
-                        appended.append(record.entry)
+                    appended.append(record.entry)
                     yield record
 
         offsets = await self._writer.append(self._partition(shard), noted(), self._where(shard), what)
-        ledger = self._ledgers.get(shard)
+        ledger = self._ledgers.get(self._partition(shard))
         if ledger is not None and offsets == list(range(ledger.until, ledger.until + len(offsets))):
             for offset, entry in zip(offsets, appended, strict=True):
-                ledger.apply(offset, entry)
+                if entry is not None:
+                    ledger.apply(offset, entry)
 
     async def _index(self, shard: Shard, name: str) -> list[Record]:
         """What goes before this name: an index, if it is worth one and fits."""
         if not name.startswith(_INDEXED):
             return []
-        index = (self._ledgers.get(shard) or await self._known(shard)).index(shard)
+        index = (self._ledgers.get(self._partition(shard)) or await self._known_to(shard)).index()
         return [index] if len(index.value or b"") <= self._chunk_bytes else []
 
     # Places

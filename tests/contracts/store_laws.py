@@ -169,7 +169,7 @@ async def a_feed_with_crashes_ends_as_one_without(place: Place, folder: Path) ->
     for at in (140, 97, 60, 33, 8):
         feed.insert(at, CRASH)
     for crash_at in (None, ("after segment", 2), ("before manifest", 3), ("delete", 2)):
-        world = World(feed, folder, seed=3, linger_s=0.001, crash_at=crash_at)
+        world = World(feed, folder, seed=3, linger_s=0.001, pace_s=0.003, crash_at=crash_at)
         world.store = await place.open()
         await world.store.delete(SHARD, await world.store.names(SHARD))
         await world.survive()
