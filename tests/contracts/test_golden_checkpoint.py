@@ -1,4 +1,4 @@
-"""A checkpoint that the first version wrote is loaded and continued by this one."""
+"""A checkpoint that any version wrote is loaded and continued by this one."""
 
 from __future__ import annotations
 
@@ -10,22 +10,31 @@ from typing import Any
 import numpy as np
 import pytest
 
+from detector.checkpoint.edit import read_held
 from detector.checkpoint.format import merge
 from detector.checkpoint.restore import load
 from detector.checkpoint.store_dir import DirStore
-from tests.golden import checkpoint as golden
+from tests.golden import checkpoint as made
+from tests.golden.checkpoint import Golden
+
+
+@pytest.fixture(params=[made.FIRST, *made.SECOND], ids=["v1", "v2", "v2-narrow"])
+def golden(request: pytest.FixtureRequest) -> Golden:
+    """One shard of each version."""
+    chosen: Golden = request.param
+    return chosen
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> DirStore:
+def store(golden: Golden, tmp_path: Path) -> DirStore:
     """A copy of the golden store: a restore writes."""
-    shutil.copytree(golden.FOLDER / "state", tmp_path / "state")
+    shutil.copytree(golden.folder / "state", tmp_path / "state")
     return DirStore(tmp_path / "state")
 
 
-def assert_continued(continued: dict[str, Any], manifest_numerics: str) -> None:
+def assert_continued(golden: Golden, continued: dict[str, Any], manifest_numerics: str) -> None:
     """Bits where the numerics are those that wrote it, else the bundles' tolerance."""
-    expected = json.loads((golden.FOLDER / "expected.json").read_text())
+    expected = json.loads(golden.expected.read_text())
     if manifest_numerics == golden.identity().numerics:
         assert continued == expected
         return
@@ -35,36 +44,38 @@ def assert_continued(continued: dict[str, Any], manifest_numerics: str) -> None:
     np.testing.assert_allclose(*scores, rtol=0, atol=tolerance)
 
 
-async def test_the_golden_checkpoint_loads_and_continues(store: DirStore) -> None:
-    """Both kinds of bundle; the open anomaly goes on."""
-    loaded = await load(store, golden.SHARD)
+async def test_the_golden_checkpoint_loads_and_continues(golden: Golden, store: DirStore) -> None:
+    """Every kind of bundle and of record; the open anomaly goes on."""
+    loaded = await load(store, golden.shard)
     assert loaded is not None
     assert loaded.passed_over == []
     engine = golden.new_engine()
-    keeper = await golden.start(store, engine)
-    assert keeper.manifest.position == golden.DELTA
-    assert engine.streams == 6
+    keeper = await made.start(golden, store, engine)
+    assert keeper.manifest.position == made.DELTA
+    assert engine.streams + len(engine.cold) == (3 if golden.is_narrow else 6)
     assert engine.open_anomalies > 0
-    assert_continued(golden.plain(engine.advance(golden.records(golden.DELTA, golden.END))), loaded.manifest.numerics)
+    continued = await made.advance(golden, keeper, engine, made.DELTA, made.END)
+    assert_continued(golden, made.plain(continued), loaded.manifest.numerics)
     await keeper.make_durable(await keeper.take(is_replaying=False))
 
 
-async def test_its_first_manifest_gives_the_same(store: DirStore) -> None:
+async def test_its_first_manifest_gives_the_same(golden: Golden, store: DirStore) -> None:
     """Passing over a damaged newest one only costs a longer replay."""
-    newest = max(store.folder(golden.SHARD).glob("manifest-*"))
+    newest = max(store.folder(golden.shard).glob("manifest-*"))
     newest.write_bytes(newest.read_bytes()[:100])
-    loaded = await load(store, golden.SHARD)
+    loaded = await load(store, golden.shard)
     assert loaded is not None
     engine = golden.new_engine()
-    keeper = await golden.start(store, engine)
-    assert keeper.manifest.position == golden.BASE
-    engine.advance(golden.records(golden.BASE, golden.DELTA))
-    assert_continued(golden.plain(engine.advance(golden.records(golden.DELTA, golden.END))), loaded.manifest.numerics)
+    keeper = await made.start(golden, store, engine)
+    assert keeper.manifest.position == made.BASE
+    await made.advance(golden, keeper, engine, made.BASE, made.DELTA)
+    continued = await made.advance(golden, keeper, engine, made.DELTA, made.END)
+    assert_continued(golden, made.plain(continued), loaded.manifest.numerics)
 
 
-async def test_rows_are_opaque_and_stay_what_they_were(store: DirStore) -> None:
+async def test_rows_are_opaque_and_stay_what_they_were(golden: Golden, store: DirStore) -> None:
     """Loaded and written again without a sample between, the rows have the same bytes."""
-    loaded = await load(store, golden.SHARD)
+    loaded = await load(store, golden.shard)
     assert loaded is not None
     engine = golden.new_engine()
     engine.restore(
@@ -76,3 +87,28 @@ async def test_rows_are_opaque_and_stay_what_they_were(store: DirStore) -> None:
         assert {name: array.tobytes() for name, array in before.arrays.items()} == {
             name: array.tobytes() for name, array in after.arrays.items()
         }
+
+
+@pytest.mark.parametrize("second", made.SECOND, ids=["wide", "narrow"])
+async def test_the_second_version_has_what_the_first_had_not(second: Golden) -> None:
+    """Streams that left, cold ones, layouts of bundles, samples that are not yet whole."""
+    store = DirStore(second.folder / "state")
+    loaded = await load(store, second.shard)
+    assert loaded is not None
+    assert (loaded.manifest.format, len(loaded.manifest.segments), len(loaded.manifest.bundles) > 0) == (2, 2, True)
+    assert any(rows.gone for rows in loaded.arenas)
+    held = await read_held(store, loaded.manifest)
+    assert sum(len(rows.streams) for rows in held.cold) > 0
+    if second.is_narrow:
+        assert any(not rows.arrays["join_arrived"].all() for rows in [*held.warm, *held.cold])
+
+
+async def test_the_first_versions_column_of_samples_is_passed_over() -> None:
+    """The row itself counts."""
+    store = DirStore(made.FIRST.folder / "state")
+    loaded = await load(store, made.SHARD)
+    assert loaded is not None
+    assert loaded.manifest.format == 1
+    segment = await store.read(made.SHARD, loaded.manifest.segments[0].name)
+    assert b'"samples"' in segment
+    assert all("samples" not in rows.arrays for rows in loaded.arenas)

@@ -1,9 +1,10 @@
-"""The golden checkpoint: what version 1 wrote, kept for ever in checkpoint-v1/, and how it was made.
+"""The golden checkpoints: what each version wrote, kept for ever, and how the newest was made.
 
-    python -m tests.golden.checkpoint        writes it anew; only while version 1 is not released
+    python -m tests.golden.checkpoint        writes checkpoint-v2/ anew; only while version 2 is not released
 
-Two detectors, one of each kind of bundle, six streams, a base and a delta, an anomaly open across the cut. Beside the
-store's files lie the bundles and what must come out of the records that follow.
+Two detectors, one of each kind of bundle, six streams, a base and a delta, an anomaly open across the cut. In version
+2 two of the streams are cold, others came back and left, and there is a second shard of narrow records, cut amid its
+samples. Beside the store's files lie the bundles and what must come out of the records that follow.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +32,71 @@ from detector.records import NO_TIME, Outcome, Records, Shard
 from detector.settings import DecideSettings, DetectorSettings, EngineSettings, MatchSettings, RecordSettings
 from detector.sources.base import Bounds
 
-FOLDER = Path(__file__).parent / "checkpoint-v1"
 SHARD = Shard("golden", "plant/line 1", 3)
+NARROW = Shard("golden", "plant/line 2", 0)
 BASE, DELTA, END = 900, 1100, 1500  # positions of the two checkpoints, and of the end of what is expected
 FIXED_CHANNELS = ["flow", "head_pressure", "current", "vibration", "temperature"]
-_STREAMS = 6
+_STREAMS, _POLL = 6, 50
 
 
-def records(start: int, end: int) -> Records:
-    """Samples from integers alone, so that every machine makes the same; two levels shift across DELTA."""
-    count = end - start
-    values: list[bytes | None] = [_record(position) for position in range(start, end)]
-    positions, append_ns = np.arange(start, end, dtype=np.int64), np.full(count, NO_TIME, np.int64)
-    return Records(SHARD, values, [None] * count, positions, append_ns, end)
+@dataclass(frozen=True)
+class Golden:
+    """One shard of a golden checkpoint."""
+
+    name: str
+    shard: Shard = SHARD
+    max_streams: int = 1000
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return Path(__file__).parent / self.name
+
+    @property
+    def expected(self) -> Path:
+        """What comes out of the records from DELTA to END."""
+        return self.folder / ("expected.json" if self.shard == SHARD else "expected-narrow.json")
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether its records bring one channel each."""
+        return self.shard == NARROW
+
+    def records(self, start: int, end: int) -> Records:
+        """Samples from integers alone, so that every machine makes the same; two levels shift across DELTA."""
+        make = _narrow if self.is_narrow else _record
+        values: list[bytes | None] = [make(position) for position in range(start, end)]
+        positions, append_ns = np.arange(start, end, dtype=np.int64), np.full(end - start, NO_TIME, np.int64)
+        return Records(self.shard, values, [None] * len(values), positions, append_ns, end)
+
+    def detectors(self) -> list[Detector]:
+        """One of each kind; narrow records need to be told their channels."""
+        found = []
+        for kind in ("any",) if self.is_narrow else ("any", "fixed"):
+            bundle = read_bundle(self.folder / f"{kind}.onnx")
+            match, decide = (
+                MatchSettings(stream=f"{kind}-.*"),
+                DecideSettings(threshold_nines=1.6, hysteresis_nines=0.5),
+            )
+            channels = ["flow", "heat"] if self.is_narrow else None
+            settings = DetectorSettings(match=match, decide=decide, channels=channels)
+            found.append(Detector(kind, settings, bundle, Session(bundle)))
+        return found
+
+    def new_engine(self) -> Engine:
+        """An engine as the golden one was."""
+        record = RecordSettings(channel="channel", value="value") if self.is_narrow else RecordSettings()
+        return Engine(self.shard, self.detectors(), record, EngineSettings(max_streams=self.max_streams))
+
+    def identity(self) -> Identity:
+        """Of the golden configuration."""
+        running = {each.name: each.bundle for each in self.detectors()}
+        bundles = {name: (bundle.sha256, bundle.label) for name, bundle in running.items()}
+        return Identity(bundles, "golden", Session(running["any"]).numerics, running)
+
+
+FIRST = Golden("checkpoint-v1")
+SECOND = [Golden("checkpoint-v2", max_streams=4), Golden("checkpoint-v2", NARROW, max_streams=2)]
 
 
 def _record(position: int) -> bytes:
@@ -60,36 +114,25 @@ def _record(position: int) -> bytes:
     return json.dumps(document).encode()
 
 
-def detectors() -> list[Detector]:
-    """One of each kind."""
-    found = []
-    for kind in ("any", "fixed"):
-        bundle = read_bundle(FOLDER / f"{kind}.onnx")
-        match, decide = MatchSettings(stream=f"{kind}-.*"), DecideSettings(threshold_nines=1.6, hysteresis_nines=0.5)
-        found.append(Detector(kind, DetectorSettings(match=match, decide=decide), bundle, Session(bundle)))
-    return found
+def _narrow(position: int) -> bytes:
+    """Three streams' flow and then their heat, at every 10 seconds."""
+    tick, within = divmod(position, 6)
+    stream, channel = within % 3, "flow" if within < 3 else "heat"
+    shift = 12 if stream == 1 and 178 <= tick < 200 else 0
+    value = round(20 + shift + ((position * 7919 + tick * tick * 31) % 1009) / 1009, 4)
+    document = {"stream": f"any-{stream}", "time": 1_700_000_000 + tick * 10, "channel": channel, "value": value}
+    return json.dumps(document | {"labels": {"n": str(stream)}}).encode()
 
 
-def new_engine() -> Engine:
-    """An engine as the golden one was."""
-    return Engine(SHARD, detectors(), RecordSettings(), EngineSettings())
-
-
-def identity() -> Identity:
-    """Of the golden configuration."""
-    running = detectors()
-    bundles = {each.name: (each.bundle.sha256, each.bundle.label) for each in running}
-    return Identity(bundles, "golden", Session(running[0].bundle).numerics)
-
-
-def plain(outcome: Outcome) -> dict[str, Any]:
-    """An outcome as JSON can hold it, floats exact."""
+def plain(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Outcomes as JSON can hold them, floats exact."""
     scores = {
         f"{stream}@{event_ns}": float(score)
+        for outcome in outcomes
         for each in outcome.scores
         for stream, event_ns, score in zip(each.streams, each.event_ns.tolist(), each.score.tolist(), strict=True)
     }
-    return {"scores": scores, "alerts": [msgspec.to_builtins(alert) for alert in outcome.alerts]}
+    return {"scores": scores, "alerts": [msgspec.to_builtins(alert) for each in outcomes for alert in each.alerts]}
 
 
 class StillSource:
@@ -103,7 +146,8 @@ class StillSource:
 
     async def anchor(self, shard: Shard, position: int) -> str | None:
         """The record before, itself."""
-        return _record(position - 1).decode() if position else None
+        make = _narrow if shard == NARROW else _record
+        return make(position - 1).decode() if position else None
 
     async def partitions(self, shard: Shard) -> int | None:
         """There are none."""
@@ -113,34 +157,39 @@ class StillSource:
         """Nobody listens."""
 
 
-async def start(store: DirStore, engine: Engine) -> Checkpointer:
+async def start(golden: Golden, store: DirStore, engine: Engine) -> Checkpointer:
     """Restore the shard and take it over."""
-    thread, source, clock, running = ThreadPoolExecutor(1), StillSource(), ManualClock(), identity()
-    parts: dict[str, Any] = {
-        "memory": engine,
-        "store": store,
-        "source": source,
-        "clock": clock,
-    }
-    restored = await restore(SHARD, start="earliest", alerts={}, identity=running, **parts)
-    return Checkpointer(
-        manifest=restored.manifest, outputs=Outputs({}), identity=running, every_s=1, engine_thread=thread, **parts
-    )
+    thread, source, clock, running = ThreadPoolExecutor(1), StillSource(), ManualClock(), golden.identity()
+    parts: dict[str, Any] = {"memory": engine, "store": store, "source": source, "clock": clock, "identity": running}
+    restored = await restore(golden.shard, start="earliest", alerts={}, **parts)
+    return Checkpointer(manifest=restored.manifest, outputs=Outputs({}), every_s=1, engine_thread=thread, **parts)
 
 
-async def make(bundles: Sequence[str] = ("any", "fixed")) -> None:
-    """Write checkpoint-v1/ anew."""
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir()
-    for kind in bundles:
-        shutil.copy(FOLDER.parent / f"tiny-{kind}.onnx", FOLDER / f"{kind}.onnx")
-    engine = new_engine()
-    keeper = await start(DirStore(FOLDER / "state"), engine)
-    for begin, end in [(0, BASE), (BASE, DELTA)]:
-        engine.advance(records(begin, end))
-        await keeper.make_durable(await keeper.take(is_replaying=False))
-    expected = plain(engine.advance(records(DELTA, END)))
-    (FOLDER / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
+async def advance(golden: Golden, keeper: Checkpointer, engine: Engine, start: int, end: int) -> list[Outcome]:
+    """Carry records through, in polls of a few; rows of cold streams come back."""
+    outcomes = []
+    for at in range(start, end, _POLL):
+        polled = golden.records(at, min(at + _POLL, end))
+        await keeper.cold.bring_back(polled)
+        outcomes.append(engine.advance(polled))
+    return outcomes
+
+
+async def make() -> None:
+    """Write checkpoint-v2/ anew."""
+    folder = SECOND[0].folder
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for kind in ("any", "fixed"):
+        shutil.copy(folder.parent / f"tiny-{kind}.onnx", folder / f"{kind}.onnx")
+    for golden in SECOND:
+        engine = golden.new_engine()
+        keeper = await start(golden, DirStore(folder / "state"), engine)
+        for begin, end in [(0, BASE), (BASE, DELTA)]:
+            await advance(golden, keeper, engine, begin, end)
+            await keeper.make_durable(await keeper.take(is_replaying=False))
+        expected = plain(await advance(golden, keeper, engine, DELTA, END))
+        golden.expected.write_text(json.dumps(expected, indent=1) + "\n")
 
 
 if __name__ == "__main__":
