@@ -9,25 +9,20 @@ of each.
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from detector import app
-from detector.checkpoint import store_dir, store_kafka, store_object
 from detector.checkpoint.base import Store
-from detector.checkpoint.kafka_log import LogWriter
-from detector.checkpoint.store_kafka import KafkaStore
 from detector.engine import engine as engine_module
 from detector.records import Records, Shard
 from detector.sources.base import Source
 from detector.sources.file import FileSource
 from tests.system.ledger import wrap_store
+from tests.system.tears import Crash, Takeovers, tear_files, tear_objects, tear_records
 
 POINTS = {
     "in a wave": "the model was asked, nothing of the wave is decided; alerts of polls since the manifest are out",
@@ -46,34 +41,7 @@ _POLL_RECORDS = 60  # of all shards together
 _BESIDE = 3  # polls that may still be under way when the last calm record was read
 _EVERY = 3  # polls; each so manieth waits for the checkpoints under way, the others go on beside them
 _PATIENCE_S = 2.0
-_CHUNK_BYTES = 700  # of the topic of checkpoints, where a blob is to be torn
-_ACKNOWLEDGED_S = 0.2  # within it the broker has what was sent
-_UNDER_WAY_S = 0.001
 _ANYWHERE_S = 0.04  # between two hits of the timer
-
-
-class Crash:
-    """Counts how often a point was reached, and dies at the given one."""
-
-    def __init__(self, hit: int, marker: Path) -> None:
-        self.hit, self._left, self._marker = hit, hit, marker
-        self.is_armed = False
-        """Whether what is reached counts."""
-
-    def here(self) -> None:
-        """The point was reached: die if it is time."""
-        if self.is_time():
-            self.die()
-
-    def is_time(self) -> bool:
-        """Whether this is the hit."""
-        self._left -= self.is_armed
-        return self._left == 0
-
-    def die(self) -> None:
-        """SIGKILL, from inside: nothing runs after it, no `finally`, no flush."""
-        self._marker.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def crash_at(point: str, hit: int, calm: Mapping[Shard, int], marker: Path) -> None:
@@ -85,7 +53,7 @@ def crash_at(point: str, hit: int, calm: Mapping[Shard, int], marker: Path) -> N
         _before(engine_module, "decide", crash.here)
     elif point in ("torn rows", "torn manifest", "rows unnamed"):
         prefix = "manifest-" if point == "torn manifest" else "segment-"
-        for tear in (_tear_files, _tear_records, _tear_objects):
+        for tear in (tear_files, tear_records, tear_objects):
             tear(crash, prefix, is_whole=point == "rows unnamed")
     elif point in ("outputs acknowledged", "rows, no manifest", "a manifest"):
         wrap_store(partial(_CrashingStore, point, crash))
@@ -108,24 +76,11 @@ def _before(module: Any, name: str, act: Callable[[], None]) -> None:
     setattr(module, name, wrapped)
 
 
-class _Takeovers:
-    """Tells the manifests of checkpoints from the first of each shard, with which an owner takes it over."""
-
-    def __init__(self) -> None:
-        self._known: set[object] = set()
-
-    def is_one(self, shard: object) -> bool:
-        """Whether this manifest is the shard's first in this process."""
-        is_first = shard not in self._known
-        self._known.add(shard)
-        return is_first
-
-
 class _CrashingStore:
     """A store beside whose writes the process may die."""
 
     def __init__(self, point: str, crash: Crash, store: Store) -> None:
-        self._point, self._crash, self._store, self._takeovers = point, crash, store, _Takeovers()
+        self._point, self._crash, self._store, self._takeovers = point, crash, store, Takeovers()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -139,85 +94,6 @@ class _CrashingStore:
             self._crash.here()
         if is_manifest and self._point == "a manifest" and not self._takeovers.is_one(shard):
             self._crash.here()
-
-
-def _tear_files(crash: Crash, prefix: str, *, is_whole: bool) -> None:
-    """Half of the file is there, or all of it, and its name is not."""
-    takeovers = _Takeovers()
-
-    def is_hit(path: Path) -> bool:
-        if not path.name.startswith(prefix) or (prefix == "manifest-" and takeovers.is_one(path.parent)):
-            return False
-        return crash.is_time()
-
-    def fsync(descriptor: int) -> None:
-        if not is_whole and is_hit(Path(os.readlink(f"/proc/self/fd/{descriptor}"))):
-            os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
-            crash.die()
-        os.fsync(descriptor)
-
-    def replace(before: Path, after: Path) -> None:
-        if is_whole and is_hit(Path(after)):
-            crash.die()
-        os.replace(before, after)
-
-    store_dir.os = _But(os, fsync=fsync, replace=replace)  # type: ignore[assignment]  # from outside
-
-
-def _tear_records(crash: Crash, prefix: str, *, is_whole: bool) -> None:
-    """Half of the chunks, made small for that, are in the log; or all of them, and nobody was told."""
-    plain_start, plain_packed, plain_append = KafkaStore.start, store_kafka.packed, LogWriter.append
-    takeovers = _Takeovers()
-
-    async def start(store: KafkaStore) -> None:
-        await plain_start(store)
-        store._chunk_bytes = _CHUNK_BYTES
-
-    def packed(shard: Shard, name: str, number: int, write: str, of: int, chunk: Any) -> Any:
-        is_ours = name.startswith(prefix) and number == of // 2 and not is_whole
-        if is_ours and not (prefix == "manifest-" and takeovers.is_one(shard)) and crash.is_time():
-            time.sleep(_ACKNOWLEDGED_S)
-            crash.die()
-        return plain_packed(shard, name, number, write, of, chunk)
-
-    async def append(log: LogWriter, *arguments: Any) -> list[int]:
-        offsets = await plain_append(log, *arguments)
-        if is_whole and arguments[-1].startswith(f"write {prefix}"):
-            crash.here()
-        return offsets
-
-    KafkaStore.start, LogWriter.append = start, append  # type: ignore[method-assign]  # from outside
-    store_kafka.packed = packed
-
-
-def _tear_objects(crash: Crash, prefix: str, *, is_whole: bool) -> None:
-    """The request is under way, and whether the object appears is chance; or it is answered, and nobody was told."""
-    takeovers, plain = _Takeovers(), store_object.obstore.put_async
-
-    async def put_async(objects: Any, path: str, *arguments: Any, **more: Any) -> Any:
-        folder, _, name = path.rpartition("/")
-        is_ours = name.startswith(prefix) and not (prefix == "manifest-" and takeovers.is_one(folder))
-        request = plain(objects, path, *arguments, **more)
-        if is_ours and not is_whole and crash.is_time():
-            time.sleep(_UNDER_WAY_S)  # the request goes on in a thread of its own
-            crash.die()
-        answer = await request
-        if is_ours and is_whole:
-            crash.here()
-        return answer
-
-    store_object.obstore = _But(store_object.obstore, put_async=put_async)
-
-
-class _But:
-    """A module, but for some of its functions."""
-
-    def __init__(self, module: Any, **functions: Callable[..., Any]) -> None:
-        self._module = module
-        self.__dict__ |= functions
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._module, name)
 
 
 class _Commits:
