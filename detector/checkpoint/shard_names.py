@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 
 import msgspec
 
@@ -28,6 +29,11 @@ def shard_of(text: bytes) -> Shard | None:
     except msgspec.MsgspecError:
         return None
     return Shard(cluster, topic, partition)
+
+
+def in_order(shards: Iterable[Shard | None]) -> list[Shard]:
+    """Shards sorted by their text, each once."""
+    return sorted({shard for shard in shards if shard is not None}, key=lambda shard: (str(shard), identity(shard)))
 
 
 def folder_name(shard: Shard) -> str:

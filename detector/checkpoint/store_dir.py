@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from detector.checkpoint.format import Block, decode_manifest
-from detector.checkpoint.shard_names import folder_name, identity, shard_of
+from detector.checkpoint.shard_names import folder_name, identity, in_order, shard_of
 from detector.errors import CheckpointError, CorruptCheckpointError
 from detector.records import Shard
 
@@ -39,10 +39,9 @@ class DirStore:
     async def shards(self) -> list[Shard]:
         """Shards that have a claim here, or a manifest that can be read."""
         try:
-            found = await asyncio.to_thread(lambda: [_shard_of(folder) for folder in self._root.glob("*/")])
+            return await asyncio.to_thread(lambda: in_order(_shard_of(folder) for folder in self._root.glob("*/")))
         except OSError as error:
             raise CheckpointError(f"checkpoint folder {self._root}", "list", got=error) from error
-        return sorted({shard for shard in found if shard is not None}, key=str)
 
     def where(self, shard: Shard) -> str:
         """The shard's folder."""

@@ -41,6 +41,7 @@ from detector.checkpoint.ledger import (
     understood,
     unpacked,
 )
+from detector.checkpoint.shard_names import in_order
 from detector.checkpoint.state_topic import ready_topic
 from detector.errors import CheckpointError, ConfigurationError, CorruptCheckpointError
 from detector.kafka_client import require_c_extension
@@ -95,7 +96,7 @@ class KafkaStore:
     async def shards(self) -> list[Shard]:
         """Shards that have anything here."""
         known = [await self._known(partition, self._name) for partition in range(self._partitions)]
-        return sorted((shard for ledger in known for shard in ledger.blobs), key=str)
+        return in_order(shard for ledger in known for shard in ledger.blobs)
 
     def where(self, shard: Shard) -> str:
         """The topic and the partition."""

@@ -24,7 +24,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import from_url
 
 from detector.checkpoint.format import Block
-from detector.checkpoint.shard_names import folder_name, identity, shard_of
+from detector.checkpoint.shard_names import folder_name, identity, in_order, shard_of
 from detector.errors import CheckpointError, ConfigurationError, CorruptCheckpointError
 from detector.records import Shard
 from detector.settings import ObjectCheckpointSettings
@@ -90,8 +90,7 @@ class ObjectStore:
     async def shards(self) -> list[Shard]:
         """Shards that have a claim here."""
         found = await self._ask(self._name, "list", obstore.list_with_delimiter_async(self._objects))
-        shards = await asyncio.gather(*(self._shard_of(folder) for folder in found["common_prefixes"]))
-        return sorted({shard for shard in shards if shard is not None}, key=str)
+        return in_order(await asyncio.gather(*(self._shard_of(folder) for folder in found["common_prefixes"])))
 
     def where(self, shard: Shard) -> str:
         """The URL of the shard's prefix."""
@@ -104,10 +103,10 @@ class ObjectStore:
 
     async def read(self, shard: Shard, name: str) -> bytes:
         """The whole of one object, in parallel parts where it is large."""
-        try:
-            return await self._ask(self._where(shard), f"read {name}", self._read(_path(shard, name)))
-        except FileNotFoundError as error:
-            raise CorruptCheckpointError(self._where(shard), f"read {name}", got="no such object") from error
+        content = await self._ask(self._where(shard), f"read {name}", self._read(_path(shard, name)))
+        if content is None:
+            raise CorruptCheckpointError(self._where(shard), f"read {name}", got="no such object")
+        return content
 
     async def write(self, shard: Shard, name: str, blocks: Sequence[Block]) -> None:
         """Write one object; a large one in parallel parts, of which nobody sees anything before the last."""
@@ -138,8 +137,6 @@ class ObjectStore:
     async def _ask(self, where: str, what: str, act: Awaitable[_Result]) -> _Result:
         try:
             return await act
-        except FileNotFoundError:
-            raise
         except (BaseError, OSError, ValueError) as error:
             raise CheckpointError(where, what, got=_said(error)) from error
 
@@ -153,8 +150,11 @@ class ObjectStore:
     async def _paths(self, prefix: str) -> list[str]:
         return [each["path"] for each in await obstore.list(self._objects, prefix).collect_async()]
 
-    async def _read(self, path: str) -> bytes:
-        found = await obstore.get_async(self._objects, path)
+    async def _read(self, path: str) -> bytes | None:
+        try:
+            found = await obstore.get_async(self._objects, path)
+        except FileNotFoundError:
+            return None
         size = found.meta["size"]
         if size <= _PART_BYTES:
             return bytes(await found.bytes_async())
@@ -179,8 +179,8 @@ class ObjectStore:
         """Whose prefix it is: any claim tells."""
         for path in await self._ask(self._name, "list", self._paths(folder)):
             if path.rpartition("/")[2].startswith("fence-"):
-                with suppress(FileNotFoundError):
-                    return shard_of(await self._ask(self._name, f"read {path}", self._read(path)))
+                claim = await self._ask(self._name, f"read {path}", self._read(path))
+                return None if claim is None else shard_of(claim)
         return None
 
 

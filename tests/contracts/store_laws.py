@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from detector.checkpoint.base import Store, fence_name, manifest_name, segment_name
+from detector.checkpoint.shard_names import in_order
 from detector.errors import CheckpointError, CorruptCheckpointError
 from detector.records import Shard
 from tests.scenarios.world import CRASH, SHARD, EchoEngine, World, plain_feed, records
@@ -115,7 +116,7 @@ async def shards_are_told_apart(place: Place) -> None:
         assert await store.create(shard, fence_name(1))
         await store.write(shard, "segment-1", [b"%d" % number])
     for each in (store, await place.open()):
-        assert await each.shards() == sorted(ODD, key=str)
+        assert await each.shards() == in_order(ODD)
         for number, shard in enumerate(ODD):
             assert await each.read(shard, "segment-1") == b"%d" % number
     await store.delete(ODD[0], ["segment-1", fence_name(1)])

@@ -1,45 +1,18 @@
-"""The folder store: whole or absent, exclusive claims, safe names."""
+"""The folder store: safe names, what it syncs, and what a full disk leaves behind. The rest is in tests/contracts."""
 
 from __future__ import annotations
 
-import asyncio
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from detector.checkpoint.store_dir import DirStore
-from detector.errors import CheckpointError, CorruptCheckpointError
+from detector.errors import CheckpointError
 from detector.records import Shard
 
 SHARD = Shard("cluster", "sensors", 0)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> DirStore:
-    """A store in a folder that does not exist yet."""
-    return DirStore(tmp_path / "not" / "yet")
-
-
-async def test_what_was_written_is_read(store: DirStore) -> None:
-    """Blocks become one file, under its name only."""
-    assert await store.names(SHARD) == []
-    assert await store.create(SHARD, "fence-1")
-    await store.write(SHARD, "one", [b"ab", b"", b"c"])
-    assert await store.read(SHARD, "one") == b"abc"
-    assert sorted(await store.names(SHARD)) == ["fence-1", "one"]
-    await store.delete(SHARD, ["one", "never-was"])
-    assert await store.names(SHARD) == ["fence-1"]
-
-
-async def test_of_many_claims_one_succeeds(store: DirStore) -> None:
-    """However close they come."""
-    assert sum(await asyncio.gather(*(store.create(SHARD, "fence-1") for _ in range(20)))) == 1
-
-
-async def test_a_missing_file_is_damage(store: DirStore) -> None:
-    """A manifest that names it is not whole."""
-    with pytest.raises(CorruptCheckpointError, match="nothing: read"):
-        await store.read(SHARD, "nothing")
 
 
 async def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -64,3 +37,51 @@ def test_shards_that_look_alike_have_folders_of_their_own(tmp_path: Path) -> Non
     """Same readable part, another cluster, path or partition."""
     shards = [Shard("a", "x/y", 0), Shard("a", "x_y", 0), Shard("b", "x/y", 0), Shard("a", "x/y", 1)]
     assert len({DirStore(tmp_path).folder(shard) for shard in shards}) == len(shards)
+
+
+async def test_a_full_disk_is_not_filled_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be written whole is taken away; the error names store, shard and reason, and may pass."""
+    store = DirStore(tmp_path)
+    await store.create(SHARD, "fence-1")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        for number in range(5):
+            with pytest.raises(CheckpointError, match=r"shard sensors-0: write segment.*No space left") as caught:
+                await store.write(SHARD, f"segment-{number}", [b"rows" * 1000])
+            assert caught.value.retriable
+    assert await store.names(SHARD) == ["fence-1"]
+    await store.write(SHARD, "segment-9", [b"rows"])
+    assert await store.read(SHARD, "segment-9") == b"rows"
+
+
+async def test_claims_and_blobs_are_synced_with_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the call returns, and every new folder in its parent."""
+    synced: list[str] = []
+    plain = os.fsync
+
+    def watched(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        plain(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    store = DirStore(tmp_path / "state")
+    folder = store.folder(SHARD).name
+    await store.create(SHARD, "fence-1")
+    assert synced == ["state", tmp_path.name, "fence-1", folder]
+    synced.clear()
+    await store.write(SHARD, "segment-1", [b"rows"])
+    assert synced == ["segment-1.tmp", folder]
+
+
+async def test_shards_of_the_first_releases_are_found_by_their_manifests(tmp_path: Path) -> None:
+    """Whose claims were empty; a folder that tells nothing is passed over."""
+    golden = Path(__file__).parents[1] / "golden/checkpoint-v1/state"
+    (tmp_path / "foreign").mkdir()
+    shards = await DirStore(golden).shards()
+    assert [(shard.topic, shard.partition) for shard in shards] == [("plant/line 1", 3)]
+    assert await DirStore(tmp_path).shards() == []
+    assert await DirStore(tmp_path / "nowhere").shards() == []
