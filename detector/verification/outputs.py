@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from detector.checkpoint.format import Manifest
@@ -43,7 +43,7 @@ def readable(kind: Kind, name: str, settings: SinkSettings) -> Output | None:
 
 
 async def read(
-    output: Output, shard: Shard, before: Manifest, after: Manifest | None
+    output: Output, shard: Shard, before: Manifest, after: Manifest
 ) -> AsyncGenerator[tuple[bytes | None, str], None]:
     """Every record that may belong to the range between two checkpoints, with its place in words.
 
@@ -70,7 +70,7 @@ def _lines(path: Path) -> Iterator[tuple[bytes, str]]:
 
 
 async def _records(
-    output: Output, settings: KafkaSinkSettings, shard: Shard, before: Manifest, after: Manifest | None
+    output: Output, settings: KafkaSinkSettings, shard: Shard, before: Manifest, after: Manifest
 ) -> AsyncGenerator[tuple[bytes | None, str], None]:
     where = str(output)
     topics = (await describe_cluster(settings, where, SinkError)).topics
@@ -91,8 +91,8 @@ async def _records(
                 yield record.value, f"partition {partition.partition} offset {record.offset}"
 
 
-def window_ms(before: Manifest, after: Manifest | None) -> tuple[int, int]:
-    """From when to when scores of the range were sent, in Unix milliseconds; up to now where nothing closed it."""
+def window_ms(before: Manifest, after: Manifest) -> tuple[int, int]:
+    """From when to when scores of the range were sent, in Unix milliseconds."""
     earliest = datetime.fromisoformat(before.created) - _MARGIN
-    latest = datetime.max.replace(tzinfo=UTC) if after is None else datetime.fromisoformat(after.created) + _MARGIN
+    latest = datetime.fromisoformat(after.created) + _MARGIN
     return max(0, round(earliest.timestamp() * 1000)), round(latest.timestamp() * 1000)

@@ -43,7 +43,7 @@ async def starts(store: Store, shard: Shard) -> list[Start]:
             continue  # damaged, or deleted by the daemon since we looked
         if {segment.name for segment in (*manifest.segments, *manifest.cold)} <= set(names):
             found[manifest.fence, manifest.epoch] = Start(manifest, name.startswith("history-"))
-    return sorted(found.values(), key=lambda each: (each.manifest.position, each.manifest.epoch))
+    return sorted(found.values(), key=lambda each: (each.manifest.position, each.manifest.fence, each.manifest.epoch))
 
 
 def choose(found: Sequence[Start], shard: Shard, first: int, bounds: Bounds) -> Start:
@@ -73,9 +73,11 @@ def end_of(found: Sequence[Start]) -> int:
     return max((each.manifest.position for each in found), default=0)
 
 
-def first_at_or_after(found: Sequence[Start], end: int) -> Manifest | None:
-    """The checkpoint that closed the range: whoever made it had sent all outputs of the range."""
-    return next((each.manifest for each in found if each.manifest.position >= end), None)
+def passed(found: Sequence[Start], begin: Start, end: int) -> list[Manifest]:
+    """The checkpoints from `begin` to the one that closed the range: whoever made that had sent all its outputs."""
+    manifests = [each.manifest for each in found[found.index(begin) :]]
+    closed = next((number for number, each in enumerate(manifests) if each.position >= end), len(manifests))
+    return manifests[: closed + 1]
 
 
 def check_same(manifest: Manifest, identity: Identity) -> None:

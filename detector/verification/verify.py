@@ -26,7 +26,7 @@ from detector.settings import KafkaSourceSettings, Settings
 from detector.sources.base import Bounds
 from detector.verification.compare import Comparison, Difference, Expected
 from detector.verification.outputs import Output, read, readable
-from detector.verification.ranges import Start, check_same, choose, end_of, first_at_or_after, starts
+from detector.verification.ranges import Start, check_same, choose, end_of, passed, starts
 from detector.verification.replay import Progress, replay
 
 _WHERE = "verify"
@@ -47,12 +47,15 @@ class Plan:
     shard: Shard
     start: int
     end: int
-    begin: Manifest
-    """The checkpoint that the replay begins with."""
-    closing: Manifest | None
-    """The first checkpoint at or after the range, if there is one: it bounds when outputs were sent."""
+    passed: list[Manifest]
+    """The checkpoints from the one that the replay begins with to the one that closed the range."""
     cut_from: int | None
     """The end that was asked for, where the daemon has not made a checkpoint so far yet."""
+
+    @property
+    def begin(self) -> Manifest:
+        """The checkpoint that the replay begins with."""
+        return self.passed[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +117,11 @@ async def plan(
         expected = f"records below offset {end_of(found)}, the daemon's last checkpoint"
         raise CannotVerifyError(shard, "range", expected=expected, got=got, hint=_span_told(found, bounds))
     # 2. Checkpoint.
-    begin = choose(found, shard, start, bounds).manifest
-    closing = first_at_or_after(found, end)
+    manifests = passed(found, choose(found, shard, start, bounds), end)
     # 3. Same.
-    for manifest in (begin, closing or begin):
+    for manifest in manifests:
         check_same(manifest, identity)
-    return Plan(shard, start, end, begin, closing, asked if asked > end else None)
+    return Plan(shard, start, end, manifests, asked if asked > end else None)
 
 
 async def carry_out(
@@ -144,7 +146,7 @@ async def carry_out(
     span = plan.start, plan.end
     computed = await replay(engine, source, plan.shard, position=plan.begin.position, span=span, progress=progress)
     # 5. Compare.
-    other = next((each for each in (plan.begin, plan.closing) if each and each.numerics != identity.numerics), None)
+    other = next((each for each in plan.passed if each.numerics != identity.numerics), None)
     tolerances = None if other is None else {each.name: each.bundle.tolerance for each in detectors}
     comparisons = []
     for output in outputs:
@@ -158,7 +160,7 @@ async def carry_out(
             is_complete=output.kind == "alerts" or settings.sinks.scores_mode == "complete",
             tolerances=tolerances,
         )
-        async for value, place in read(output, plan.shard, plan.begin, plan.closing):
+        async for value, place in read(output, plan.shard, plan.begin, plan.passed[-1]):
             comparison.take(value, place)
         comparison.finish()
         comparisons.append(comparison)
