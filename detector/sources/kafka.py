@@ -277,15 +277,14 @@ class KafkaSource:
         ((partition, offset),) = cause.args[0].items()
         shard = self._shard(partition)
         bounds = await self.bounds(shard)
-        lost = DataLostError(
-            shard,
-            "records are gone before they were read" if offset < bounds.low else "the log ends before our position",
-            expected=f"an offset from {bounds.low} to {bounds.high}",
-            got=offset,
-            hint="retention removed them; on_data_loss: continue goes on from the first that is left"
-            if offset < bounds.low
-            else "the topic was cut, or created anew",
-        )
+        what, hint = "the log ends before our position", "was the topic created anew, or cut? the next start says more"
+        if offset < bounds.low:
+            what = "records are gone that were not read yet"
+            hint = (
+                "keep them for longer than an outage; to go on from the first that is left set on_data_loss to continue"
+            )
+        expected = f"an offset from {bounds.low} to {bounds.high}"
+        lost = DataLostError(shard, what, expected=expected, got=offset, hint=hint)
         if self._settings.on_data_loss == "fail":
             raise lost from cause
         _log.warning("shard is restored anew", shard=str(shard), error=str(lost))
