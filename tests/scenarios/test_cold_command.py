@@ -1,0 +1,57 @@
+"""`tidewarden run --cold` as an operator types it, after a file was replaced under a daemon's checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.scenarios.daemon import ROOT, append, lines, settings
+
+DEADLINE_S = 60.0
+
+
+def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """The daemon over the whole file; it ends by itself."""
+    command = [sys.executable, "-m", "detector", "run", "-c", str(folder / "config.yaml"), *options]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=DEADLINE_S, check=False
+    )
+
+
+def said(done: subprocess.CompletedProcess[str], event: str) -> list[dict[str, Any]]:
+    """Log lines that begin like this."""
+    found = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+    return [entry for entry in found if entry["event"].startswith(event)]
+
+
+def test_a_replaced_file_is_refused_and_with_cold_begun_anew(tmp_path: Path) -> None:
+    """The refusal says what to type; typed, it says per stream what is lost; the next start needs it no longer."""
+    source = {"type": "file", "paths": [str(tmp_path / "in.jsonl")], "mode": "replay"}
+    settings(tmp_path, sources={"lines": source}, log={"format": "json"})
+    append(tmp_path, 0, 200)
+    assert run(tmp_path).returncode == 0
+    (tmp_path / "in.jsonl").unlink()
+    append(tmp_path, 1000, 1300)
+    refused = run(tmp_path)
+    assert refused.returncode == 1
+    assert "tidewarden run --cold" in refused.stderr
+    assert str(tmp_path / "state") in refused.stderr
+    scores = len(lines(tmp_path / "scores.jsonl"))
+    cold = run(tmp_path, "--cold")
+    assert cold.returncode == 0, cold.stderr
+    lost = said(cold, "a stream's memory is given up")
+    assert {entry["stream"] for entry in lost} == {"p0", "p1", "p2"}
+    assert {entry["last_heard"] for entry in lost} == {"2020-09-13T12:59:50+00:00"}
+    (summed,) = said(cold, "starting without memory, as --cold says")
+    assert summed["streams"] == 3
+    assert str(tmp_path / "state") in summed["old_checkpoint"]
+    assert len(lines(tmp_path / "scores.jsonl")) == scores + 900
+    append(tmp_path, 1300, 1310)
+    again = run(tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert len(said(again, "shard restored")) == 1
