@@ -433,7 +433,8 @@ class Group:
     def warm_restores(self) -> int:
         """How many shards went on with memory that was there already, over all replicas that there ever were."""
         return sum(
-            int(each.telemetry.registry.get_sample_value("tidewarden_warm_restores_total") or 0) for each in self.replicas
+            int(each.telemetry.registry.get_sample_value("tidewarden_warm_restores_total") or 0)
+            for each in self.replicas
         )
 
     def records(self, shard: Shard, start: int, end: int) -> Records:
