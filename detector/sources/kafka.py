@@ -63,6 +63,8 @@ class KafkaSource:
         self._where = f"kafka source {name!r}"
         self._consumer: AIOKafkaConsumer | None = None
         self._cluster_id = ""
+        self._counts: dict[str, int] = {}
+        """Partitions of each topic when we connected."""
         self._fetch: asyncio.Task[dict[TopicPartition, _Batch]] | None = None
         self._owned: dict[Shard, TopicPartition] = {}
         self._gained: list[Shard] | None = None
@@ -82,7 +84,7 @@ class KafkaSource:
         """
         require_c_extension()
         cluster = await describe_cluster(self._settings, self._where, SourceError)
-        self._cluster_id = cluster.id
+        self._cluster_id, self._counts = cluster.id, cluster.topics
         numbers = fixed_partitions(self._settings, cluster.topics, self._where)
         consumer = await opened(self._make_consumer, self._where, SourceError, self._settings)
         self._consumer = consumer
@@ -199,9 +201,12 @@ class KafkaSource:
         return None  # compacted away, or a transaction's marker
 
     async def partitions(self, shard: Shard) -> int | None:
-        """As the client's metadata say, which it renews every few minutes and at every start."""
+        """As we saw it when we connected, or more, once the client's metadata know of more; they never get fewer.
+
+        With partitions that are assigned by hand those metadata know nothing until much later.
+        """
         known = self._client().partitions_for_topic(shard.topic)
-        return len(known) if known else None
+        return max(self._counts.get(shard.topic, 0), len(known or ())) or None
 
     async def resume(self, shard: Shard, position: int) -> None:
         """Read on from `position`; a shard that was lost meanwhile is left alone."""

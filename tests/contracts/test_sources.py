@@ -260,6 +260,17 @@ async def test_an_anchor_tells_whether_the_log_is_the_same(rig: Rig) -> None:
     assert await other.anchor(await first_shard(other), position) not in (anchor, None)
 
 
+async def test_it_says_how_many_partitions_its_topic_has(rig: Rig) -> None:
+    """And that a file has none; of a topic that has grown, the new number after the next start."""
+    source = await rig.source()
+    assert await source.partitions(await first_shard(source)) == (1 if isinstance(rig, Kafka) else None)
+    await source.stop()
+    if isinstance(rig, Kafka) and rig.settings.partitions is not None:
+        await topics.add_partitions(rig.address, rig.settings.topics[0], 3)
+        again = await rig.source()
+        assert await again.partitions(await first_shard(again)) == 3
+
+
 async def test_a_poll_without_records_ends(rig: Rig) -> None:
     """An idle poll takes about its timeout and gives nothing."""
     source = await rig.source()

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
 from aiokafka.errors import KafkaError, for_code
 
 _WAIT_S = 30.0
@@ -68,6 +68,19 @@ async def partition_count(address: str, topic: str) -> int:
     await admin.start()
     try:
         return sum(len(t["partitions"]) for t in await admin.describe_topics() if t["topic"] == topic)
+    finally:
+        await admin.close()
+
+
+async def add_partitions(address: str, topic: str, total: int) -> None:
+    """Give a topic more partitions, so many in all."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=address)
+    await admin.start()
+    try:
+        await admin.create_partitions({topic: NewPartitions(total)})
+        async with asyncio.timeout(_WAIT_S):
+            while not _has_leaders(await admin.describe_topics(), topic, total):
+                await asyncio.sleep(0.02)
     finally:
         await admin.close()
 
