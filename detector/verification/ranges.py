@@ -6,6 +6,7 @@ checkpoint, and ends where the daemon's last checkpoint ends: outputs behind it 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from detector.errors import CannotVerifyError, CorruptCheckpointError
 from detector.records import Shard
 from detector.sources.base import Bounds
 from detector.stages.decide import DECIDE_VERSION
+
+_READ_AT_ONCE = 8  # manifests; a week of hourly ones in object storage would take many seconds one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +37,20 @@ class Start:
 
 async def starts(store: Store, shard: Shard) -> list[Start]:
     """Every checkpoint whose rows are all there, by position; where one is history and live, it counts as history."""
-    names = await store.names(shard)
-    found: dict[tuple[int, int], Start] = {}
-    for name in (*manifests_newest_first(names), *copies(names)):
+    there = await store.names(shard)
+    names = [*manifests_newest_first(there), *copies(there)]
+    gate = asyncio.Semaphore(_READ_AT_ONCE)
+
+    async def read(name: str) -> Manifest | None:
         try:
-            manifest = decode_manifest(await store.read(shard, name), f"{shard}/{name}")
+            async with gate:
+                return decode_manifest(await store.read(shard, name), f"{shard}/{name}")
         except CorruptCheckpointError:
-            continue  # damaged, or deleted by the daemon since we looked
-        if {segment.name for segment in (*manifest.segments, *manifest.cold)} <= set(names):
+            return None  # damaged, or deleted by the daemon since we looked
+
+    found: dict[tuple[int, int], Start] = {}
+    for name, manifest in zip(names, await asyncio.gather(*map(read, names)), strict=True):
+        if manifest and {segment.name for segment in (*manifest.segments, *manifest.cold)} <= set(there):
             found[manifest.fence, manifest.epoch] = Start(manifest, name.startswith("history-"))
     return sorted(found.values(), key=lambda each: (each.manifest.position, each.manifest.fence, each.manifest.epoch))
 

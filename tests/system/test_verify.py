@@ -377,6 +377,34 @@ def test_the_list_says_what_can_be_verified(site: KafkaSite, source: str) -> Non
     assert {each["to_offset"] for each in found} == {max(positions)}
 
 
+@pytest.mark.parametrize("store", ["kafka", "object"], indirect=True)
+async def test_history_in_other_stores_verifies_as_well(
+    kafka: str, tmp_path: Path, store: dict[str, Any], seed: int
+) -> None:
+    """A checkpoint is a checkpoint, wherever it lies."""
+    keep = {"keep_history": "60/min for 1h"}
+    made = await kafka_site(
+        kafka, tmp_path, {"wide": Feed(seed, partitions=2, streams=20)}, store=store | keep, every_s=0.3
+    )
+
+    def kept() -> int:
+        found = verify(made, "wide", "--partition", PARTITION, "--list", "--json")
+        return len(json.loads(found.stdout or "[]"))
+
+    daemon = made.start()
+    try:
+        async with Feeder(made, PER_S) as feeder:
+            async with asyncio.timeout(60):
+                while await asyncio.to_thread(kept) < 5:
+                    await asyncio.sleep(0.2)
+            await feeder.finish()
+        await finish(made, [daemon])
+    finally:
+        daemon.end()
+    said = verdict(await asyncio.to_thread(over, made, "wide"))
+    assert (said["verdict"], said["scores"] > 20) == ("all equal", True)
+
+
 def test_commands_of_the_manual_do_what_it_says(site: KafkaSite, tmp_path: Path) -> None:
     """Each line of docs/verify.md; names, times and offsets are those of the place."""
     start, end = middle(site, "wide")
