@@ -350,8 +350,8 @@ class KafkaCheckpointSettings(_CheckpointSettings, KafkaClientSettings):
 
     type: Literal["kafka"]
     topic: str = "tidewarden-state"
-    """The topic; created with the right settings where we may. A shard's checkpoints lie in the partition with its
-    number modulo the topic's partitions."""
+    """The topic; created with the right settings where we may, else the command is said. A shard's checkpoints lie in
+    the partition with its number modulo the partitions that the topic had in the beginning."""
     replication_factor: Annotated[int, Field(ge=1)] | None = None
     """Of the topic when we create it; null takes the broker's default."""
 
@@ -363,7 +363,8 @@ class ObjectCheckpointSettings(_CheckpointSettings):
     url: str
     """Bucket and prefix, such as s3://bucket/tidewarden, gs://bucket/prefix, az://container/prefix."""
     options: dict[str, str] = {}
-    """Options of the storage's client, such as endpoint, region, allow_http; credentials come from the environment."""
+    """Options of the storage's client as obstore names them, such as endpoint, region, allow_http; credentials come
+    from the environment."""
 
 
 def _dir_unless_said(given: object) -> object:

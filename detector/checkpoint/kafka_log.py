@@ -111,6 +111,9 @@ class LogReader:
     async def _ask(self, act: Callable[[Any], Awaitable[_Result]], where: str, what: str) -> _Result:
         try:
             return await act(await self._ready(where))
+        except asyncio.CancelledError:
+            self._at = None  # where the client stands now is anybody's guess
+            raise
         except (CorruptRecordException, OffsetOutOfRangeError) as error:
             await self.stop()
             raise CorruptCheckpointError(where, what, got=repr(error)) from error
