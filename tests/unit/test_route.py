@@ -92,7 +92,7 @@ def test_an_unwanted_stream_may_be_wanted_with_other_labels() -> None:
     to = router(claim(labels={"site": "a"}))
     one = ("fan", {"v": 0.0})
     assert reasons(to.route(samples(one, labels=[{"site": "b"}]))) == [(0, Reason.UNWANTED)]
-    assert to.route(samples(one, labels=[{"site": "a"}])).created == ["a"]
+    assert to.route(samples(one, labels=[{"site": "a"}])).created == ["fan"]
 
 
 def test_channels_are_pinned_by_the_first_sample() -> None:
