@@ -220,6 +220,20 @@ class TestMoving:
         assert isinstance(refused.exception, LineageError)
         assert sorted(path.name for path in (site / "state").rglob("*")) == names
 
+    def test_rows_of_a_compatible_bundle_are_taken_over(self, site):
+        """As a restore under the new bundle would take them; the daemon goes on with all that carries over."""
+        assert state(site, "export", "-o", site / "x.rows").exception is None
+        other = {"detectors": {"pumps": {"bundle": "default"}}, "checkpoint": {"path": str(site / "elsewhere")}}
+        settings(site, **other)
+        assert state(site, "import", site / "x.rows").exception is None
+        (facts,) = told(state(site, "show", "p1", "--json"))
+        assert facts["row"]["joint"]["samples"] == 187
+        append(site, 187, 190)
+        watch(site, **other)
+        (facts,) = told(state(site, "show", "p1", "--json"))
+        assert facts["row"]["joint"]["samples"] == 190
+        assert facts["bundle"] != "tiny-any@1"
+
 
 def _topic(folder: Path) -> str:
     return str(folder / "in.jsonl")
