@@ -138,8 +138,8 @@ class KafkaSource:
         """Have partitions put in order that the group takes away; an eager rebalance takes all of them."""
         self._drop_fetched()
         shards = [shard for shard in map(self._shard, partitions) if shard in self._owned]
-        if self._gained is not None:  # some may have come and go before anybody asked
-            self._gained = [shard for shard in self._gained if shard not in shards]
+        # Some may have come and gone before anybody asked.
+        self._gained = [shard for shard in self._gained or () if shard not in shards] or None
         if shards and self._revoked is not None:
             await self._revoked(shards, _REVOKE_S)
         for shard in shards:

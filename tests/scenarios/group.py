@@ -84,7 +84,7 @@ class GroupSource:
     async def revoke(self, within_s: float) -> None:
         """Give everything back, in order."""
         shards = list(self.owned)
-        self._gained = [shard for shard in self._gained or [] if shard not in shards]
+        self._gained = [shard for shard in self._gained or () if shard not in shards] or None
         if shards and self._revoked is not None:
             await self._revoked(shards, within_s)
         self._lineage.update(shards)
