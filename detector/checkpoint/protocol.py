@@ -212,8 +212,8 @@ class Checkpointer:
         full = wants_base or needs_base(self.manifest.segments, memory.saved_bytes, memory.changed_bytes)
         return cold, memory.snapshot(full=full)
 
-    async def make_durable(self, taken: Taken, *, is_last: bool = False) -> Written:
-        """Steps 2 to 8, while the shard goes on; of a shard that goes away only up to 6, for somebody waits.
+    async def make_durable(self, taken: Taken, *, is_waited_for: bool = False) -> Written:
+        """Steps 2 to 8, while the shard goes on; only up to 6 where a rebalance waits for it.
 
         Raises:
             SinkError: An output below the position is lost; only a restart from the last manifest brings it back.
@@ -238,7 +238,7 @@ class Checkpointer:
         self._advance_to(manifest, started_s)
         # 6. Commit.
         await self._source.commit({self.shard: manifest.position})
-        if not is_last:
+        if not is_waited_for:
             await self._tidy(taken, manifest)
         return self._report(taken, manifest, self.durable_s - started_s)
 
@@ -334,7 +334,8 @@ async def write_manifest(store: Store, manifest: Manifest) -> None:
     """
     fence = highest_fence(await store.names(manifest.shard))
     if fence > manifest.fence:
-        raise FencedError(manifest.shard, "the shard was claimed by another owner", expected=manifest.fence, got=fence)
+        where = f"{manifest.shard} in {store.where(manifest.shard)}"
+        raise FencedError(where, "the shard was claimed by another owner", expected=manifest.fence, got=fence)
     await store.write(manifest.shard, manifest_name(manifest.fence, manifest.epoch), [encode_manifest(manifest)])
 
 

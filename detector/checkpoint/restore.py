@@ -33,7 +33,7 @@ from detector.checkpoint.protocol import Identity, created, marks_now, write_man
 from detector.checkpoint.segments import read_segments
 from detector.checkpoint.warm import M, Warm, missing
 from detector.clock import Clock
-from detector.errors import CheckpointError, CorruptCheckpointError, LineageError
+from detector.errors import CheckpointError, CorruptCheckpointError, LineageError, NoCheckpointError
 from detector.records import NO_TIME, ArenaRows, Shard
 from detector.sinks.base import Sink
 from detector.sources.base import Bounds, Source
@@ -106,6 +106,7 @@ async def restore(
         DataLostError: Records after the checkpoint are gone from the source.
         CheckpointError: The store failed, or there is no checkpoint and the policy is `fail`.
     """
+    where = f"{shard} in {store.where(shard)}"
     # 1. Claim.
     fence = await claim(store, shard)
     lost = None
@@ -116,7 +117,6 @@ async def restore(
         # 3. Fit.
         fitted = None
         if loaded is not None:
-            where = f"{shard} in {store.where(shard)}"
             fitted = await fit(loaded.manifest, shard, where, bounds, source, identity, policies)
     except (LineageError, CorruptCheckpointError) as refusal:
         if not policies.cold:
@@ -126,7 +126,7 @@ async def restore(
         loaded = fitted = None
         bounds = await source.bounds(shard, lost.position)
     if loaded is None or fitted is None:
-        manifest = await _first(shard, start, bounds, source, alerts)
+        manifest = await _first(shard, where, start, bounds, source, alerts)
         arenas, passed_over, known, moved = [], [], {}, 0
     else:
         manifest, passed_over, moved = fitted.manifest, loaded.passed_over, fitted.carry.moved(loaded.arenas)
@@ -147,7 +147,7 @@ async def restore(
     # 7. Rows.
     was_warm = warm is not None and loaded is not None and loaded.is_warm
     if warm is not None and was_warm:
-        memory = warm.memory
+        memory, warm.is_spent = warm.memory, True
     await asyncio.to_thread(
         memory.extend if was_warm else memory.restore,
         manifest.position,
@@ -177,7 +177,8 @@ async def claim(store: Store, shard: Shard) -> int:
         fence = highest_fence(await store.names(shard)) + 1
         if await store.create(shard, fence_name(fence)):
             return fence
-    raise CheckpointError(shard, "claim", expected="to become its owner", got=f"{_MOST_CLAIMS} claims by others")
+    where = f"{shard} in {store.where(shard)}"
+    raise CheckpointError(where, "claim", expected="to become its owner", got=f"{_MOST_CLAIMS} claims by others")
 
 
 async def load(store: Store, shard: Shard, warm: Warm[M] | None = None) -> Loaded | None:
@@ -213,12 +214,13 @@ async def load_rows(store: Store, manifest: Manifest) -> list[ArenaRows]:
     return await read_segments(store, manifest.shard, manifest.segments)
 
 
-async def _first(shard: Shard, start: Start, bounds: Bounds, source: Source, alerts: Mapping[str, Sink]) -> Manifest:
+async def _first(
+    shard: Shard, where: str, start: Start, bounds: Bounds, source: Source, alerts: Mapping[str, Sink]
+) -> Manifest:
     """What a shard begins with that has no memory; alerts that stand on the outputs already are another memory's."""
     if start == "fail":
-        raise CheckpointError(
-            shard, "no checkpoint, and start is fail", hint="set start to earliest or latest for the first start"
-        )
+        hint = "bring the checkpoint back, or set start to earliest or latest for the first start"
+        raise NoCheckpointError(where, "no checkpoint, and start is fail", hint=hint)
     position = bounds.low if start == "earliest" else bounds.high
     return Manifest(
         cluster=shard.cluster,

@@ -20,12 +20,14 @@ from detector.checkpoint.protocol import Memory
 M = TypeVar("M", bound=Memory)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Warm(Generic[M]):
-    """An engine whose rows are exactly those of a manifest."""
+    """An engine whose rows are exactly those of a manifest, until it is spent."""
 
     manifest: Manifest
     memory: M
+    is_spent: bool = False
+    """Its rows are being brought up to date: from here on they are of no manifest until that is done."""
 
     @property
     def name(self) -> str:

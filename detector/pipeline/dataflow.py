@@ -21,7 +21,7 @@ import structlog
 from detector.checkpoint.base import Store
 from detector.checkpoint.protocol import Identity
 from detector.clock import Clock
-from detector.errors import SourceError
+from detector.errors import CorruptCheckpointError, SourceError
 from detector.pipeline.live import Input, LiveShard
 from detector.pipeline.shards import Shards
 from detector.records import Outcome, Records, Shard, no_records
@@ -141,14 +141,22 @@ class Pipeline:
         """Carry a poll through the engines in their thread, shard after shard, and then to the sinks."""
         if not batches:
             return
-        for live, records in batches:
-            await live.checkpointer.cold.bring_back(records)
+        batches = [(live, records) for live, records in batches if await self._has_rows(live, records)]
         outcomes = await asyncio.get_running_loop().run_in_executor(
             self._engine_thread, lambda: [live.engine.advance(records) for live, records in batches]
         )
         for (live, records), outcome in zip(batches, outcomes, strict=True):
             await self._deliver(live, records, outcome)
         self._tell_split([(live, outcome.created) for (live, _), outcome in zip(batches, outcomes, strict=True)])
+
+    async def _has_rows(self, live: LiveShard, records: Records) -> bool:
+        """Bring back the cold rows that records need; not where another owner has taken them over with the shard."""
+        try:
+            await live.checkpointer.cold.bring_back(records)
+        except CorruptCheckpointError as error:
+            await self.shards.lose_if_claimed(live, error)
+            return False
+        return True
 
     async def _flush(self, each: Input) -> None:
         """A source has ended: close the samples of narrow records whose channels have not all arrived."""

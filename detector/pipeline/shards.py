@@ -23,13 +23,13 @@ from typing import Any
 
 import structlog
 
-from detector.checkpoint.base import Store
+from detector.checkpoint.base import Store, highest_fence
 from detector.checkpoint.protocol import Checkpointer, Identity, Outputs, Taken, Written
 from detector.checkpoint.restore import Restored, restore
 from detector.checkpoint.warm import Warm
 from detector.clock import Clock
 from detector.engine import Engine
-from detector.errors import CheckpointError, FencedError, SinkError, SourceError
+from detector.errors import CheckpointError, CorruptCheckpointError, FencedError, SinkError, SourceError
 from detector.pipeline.live import Input, LiveShard
 from detector.pipeline.standby import WarmShards
 from detector.records import Records, Shard
@@ -58,7 +58,7 @@ class Shards:
     ) -> None:
         self.live: dict[Shard, LiveShard] = {}
         """The shards that are being read now."""
-        self._restoring: dict[Shard, asyncio.Task[None]] = {}
+        self._restoring: dict[Shard, tuple[Source, asyncio.Task[None]]] = {}
         self._leaving: dict[Shard, asyncio.Task[None]] = {}
         self.warm = WarmShards(store, identity, telemetry, clock, settings.linger_s)
         self._deliveries, self._store, self._identity = deliveries, store, identity
@@ -71,7 +71,7 @@ class Shards:
 
     def is_restoring(self, source: Source) -> bool:
         """Whether shards of the source are on their way in."""
-        return any(each.get_name().startswith(_restore_name(source, "")) for each in self._restoring.values())
+        return any(of is source for of, _ in self._restoring.values())
 
     def of(self, source: Source) -> list[LiveShard]:
         """The live shards of a source; a copy, for they come and go while one waits."""
@@ -116,8 +116,13 @@ class Shards:
             self._begin(each, shard)
 
     def _begin(self, each: Input, shard: Shard, after_s: float = 0.0) -> None:
-        restoring = self._restore(each, shard, after_s)
-        self._restoring[shard] = self._spawn(restoring, _restore_name(each.source, shard))
+        restoring = self._spawn(self._restore(each, shard, after_s), f"restore {shard}")
+        self._restoring[shard] = each.source, restoring
+
+    def _stop_restoring(self, shard: Shard) -> None:
+        if shard in self._restoring:
+            _, restoring = self._restoring.pop(shard)
+            restoring.cancel()
 
     async def _restore(self, each: Input, shard: Shard, after_s: float) -> None:
         """Bring a shard back and start reading it; other shards go on meanwhile (T3)."""
@@ -127,7 +132,19 @@ class Shards:
         started_s = self._clock.monotonic_s()
         warm, engine = await self.warm.take(shard), each.new_engine(shard)
         try:
-            restored = await restore(
+            restored = await self._load(each, shard, engine, warm)
+        except FencedError as error:
+            self._fenced(each, shard, error)
+            return
+        engine = warm.memory if warm is not None and restored.was_warm else engine
+        await each.source.resume(shard, restored.manifest.position)
+        self.live[shard] = self._live_shard(each, engine, restored)
+        del self._restoring[shard]
+        self._tell_restored(restored, self._clock.monotonic_s() - started_s)
+
+    async def _load(self, each: Input, shard: Shard, engine: Engine, warm: Warm[Engine] | None) -> Restored:
+        try:
+            return await restore(
                 shard,
                 memory=engine,
                 warm=warm,
@@ -139,14 +156,10 @@ class Shards:
                 identity=self._identity,
                 clock=self._clock,
             )
-        except FencedError as error:
-            self._fenced(each, shard, error)
-            return
-        engine = warm.memory if warm is not None and restored.was_warm else engine
-        await each.source.resume(shard, restored.manifest.position)
-        self.live[shard] = self._live_shard(each, engine, restored)
-        del self._restoring[shard]
-        self._tell_restored(restored, self._clock.monotonic_s() - started_s)
+        except BaseException:
+            if warm is not None and not warm.is_spent:
+                self.warm.keep(warm)  # another rebalance, or another owner, came first
+            raise
 
     def _live_shard(self, each: Input, engine: Engine, restored: Restored) -> LiveShard:
         settings = self._settings
@@ -213,10 +226,7 @@ class Shards:
         try:
             written = await live.checkpointer.make_durable(taken)
         except FencedError as error:
-            if self.is_current(live):  # else it is on its way out, and learns so again
-                del self.live[live.shard]
-                self._fenced(live.input, live.shard, error)
-                await live.input.source.pause(live.shard)
+            await self._lose(live, error)
         except CheckpointError as error:
             self._telemetry.checkpoint_failed(live.shard)
             _log.warning("checkpoint failed", shard=str(live.shard), error=str(error))
@@ -265,8 +275,7 @@ class Shards:
         """
         going = [self.live.pop(shard) for shard in shards if shard in self.live]  # from here on they are fed no more
         for shard in shards:
-            if restoring := self._restoring.pop(shard, None):
-                restoring.cancel()
+            self._stop_restoring(shard)
         if going:
             until_s = self._clock.monotonic_s() + within_s
             # Not in the group of tasks, which may be failing right now and would take no more.
@@ -283,8 +292,8 @@ class Shards:
             for sink in self._deliveries.alerts.values():
                 await sink.flush()
             await asyncio.gather(*(self._save_leaving(live, until_s) for live in going))
-        except SinkError as error:
-            _log.warning("outputs not acknowledged: the next owner replays", source=each.source.name, error=str(error))
+        except (SinkError, SourceError) as error:
+            _log.warning("not kept: the next owner replays", source=each.source.name, error=str(error))
         finally:
             for live in going:
                 del self._leaving[live.shard]
@@ -302,16 +311,16 @@ class Shards:
         if not live.has_moved:
             self.warm.keep(Warm(live.checkpointer.manifest, live.engine))
 
-    async def _save(self, live: LiveShard, until_s: float = float("inf")) -> None:
+    async def _save(self, live: LiveShard, until_s: float | None = None) -> None:
         """The last checkpoint of a shard that is fed no more, where there is time left for one."""
         if live.writing is not None:
             await asyncio.wait([live.writing])
-        if live.has_moved and self._clock.monotonic_s() < until_s:
+        if live.has_moved and (until_s is None or self._clock.monotonic_s() < until_s):
             taken = await live.checkpointer.take(is_replaying=live.is_replaying)
             if taken.snapshot.next_position != live.position:  # a sink failed in the middle of a poll
                 what = "the last poll did not reach the sinks"
                 raise CheckpointError(live.shard, what, expected=live.position, got=taken.snapshot.next_position)
-            self._tell_written(await live.checkpointer.make_durable(taken, is_last=True))
+            self._tell_written(await live.checkpointer.make_durable(taken, is_waited_for=until_s is not None))
 
     def _tell_let_go(self, live: LiveShard) -> None:
         kept = live.checkpointer.manifest.position
@@ -334,11 +343,30 @@ class Shards:
         _log.warning("shard let go", shard=str(shard), why="fenced", error=str(error), asks_again_s=reclaim_s)
         self._begin(each, shard, after_s=reclaim_s)
 
+    async def lose_if_claimed(self, live: LiveShard, error: CorruptCheckpointError) -> None:
+        """Judge what was not found in the store: what another owner has claimed it may also have deleted.
+
+        Raises:
+            CorruptCheckpointError: The shard is still ours, and part of its memory is gone.
+            FencedError: It is not, and shards of this source never move.
+        """
+        ours, highest = live.checkpointer.manifest.fence, highest_fence(await self._store.names(live.shard))
+        if highest <= ours:
+            raise error
+        await self._lose(
+            live, FencedError(live.shard, "the shard was claimed by another owner", expected=ours, got=highest)
+        )
+
+    async def _lose(self, live: LiveShard, error: FencedError) -> None:
+        if self.is_current(live):  # else it is on its way out
+            del self.live[live.shard]
+            self._fenced(live.input, live.shard, error)
+            await live.input.source.pause(live.shard)
+
     async def finish(self) -> None:
         """The last checkpoints of all; here a failure counts, for there is no later one."""
-        for restoring in self._restoring.values():
-            restoring.cancel()
-        self._restoring.clear()
+        for shard in list(self._restoring):
+            self._stop_restoring(shard)
         async with asyncio.TaskGroup() as saving:
             while self.live:
                 shard, live = self.live.popitem()
@@ -359,7 +387,3 @@ class Shards:
         self.live.clear()
         for leaving in self._leaving.values():
             leaving.cancel()
-
-
-def _restore_name(source: Source, shard: object) -> str:
-    return f"restore {source.name} {shard}"

@@ -27,6 +27,7 @@ from aiokafka.structs import OffsetAndMetadata
 from detector.clock import Clock, SystemClock
 from detector.errors import DataLostError, SourceError
 from detector.kafka_client import (
+    close,
     consumer_arguments,
     describe_cluster,
     opened,
@@ -143,7 +144,7 @@ class KafkaSource:
         if shards and self._revoked is not None:
             await self._revoked(shards, _REVOKE_S)
         for shard in shards:
-            del self._owned[shard]
+            self._owned.pop(shard, None)
             self._anchors.pop(shard, None)
             self._health.rests(shard)
 
@@ -347,10 +348,8 @@ class KafkaSource:
         fetch, self._fetch = self._fetch, None
         if fetch is not None:
             await asyncio.wait({fetch}, timeout=_STOP_S)  # T4: it ends by itself within its poll's timeout
-        try:
-            await asyncio.wait_for(consumer.stop(), _STOP_S)
-        except TimeoutError:
-            _log.warning("the client did not stop", source=self.name, seconds=_STOP_S)
+        if went_wrong := await close(consumer, _STOP_S):
+            _log.warning("the client did not stop cleanly", source=self.name, error=went_wrong)
         if fetch is not None:
             fetch.cancel()  # only where a rebalance never ended; the client that it would confuse is gone
             await asyncio.wait({fetch})

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from detector.checkpoint.restore import claim, load
-from detector.errors import FencedError, SinkError, SourceError
+from detector.errors import CorruptCheckpointError, FencedError, SinkError, SourceError
 from detector.pipeline import LiveShard
 from detector.records import Alert, Records, Shard
 from tests.scenarios.echo import records
@@ -129,6 +129,26 @@ async def test_rows_that_another_went_on_from_are_brought_up_to_date(tmp_path: P
         replica.source.assign([SHARD])
         await until(lambda: SHARD in replica.pipeline.live)
         assert len(kept(group)) == 1, "a base and a delta are there"
+        assert replica.pipeline.live[SHARD].engine is engine
+        assert await ends_well(group, replica) == 0
+
+
+async def test_warm_rows_outlive_a_restore_that_another_rebalance_ends(tmp_path: Path) -> None:
+    """Rebalances come in rows; the memory is there as long as nobody has touched it."""
+    async with one(tmp_path) as (group, replica):
+        replica.source.assign([SHARD])
+        await until(lambda: SHARD in replica.pipeline.live and replica.pipeline.live[SHARD].position > 50)
+        engine = replica.pipeline.live[SHARD].engine
+        await replica.source.revoke(5)
+        for _ in range(3):
+            group.store.open.clear()  # the restore waits before its manifest
+            replica.source.assign([SHARD])
+            await until(lambda: replica.pipeline.shards.is_restoring(replica.source))
+            await asyncio.sleep(0.02)
+            await replica.source.revoke(5)
+            group.store.open.set()
+        replica.source.assign([SHARD])
+        await until(lambda: SHARD in replica.pipeline.live)
         assert replica.pipeline.live[SHARD].engine is engine
         assert await ends_well(group, replica) == 0
 
@@ -313,6 +333,22 @@ async def test_a_fenced_shard_that_is_revoked_meanwhile_is_left_alone(tmp_path: 
         await replica.source.revoke(5)
         await asyncio.sleep(0.2)
         assert not replica.pipeline.shards.is_ours(SHARD)
+
+
+async def test_cold_rows_that_are_missing_are_somebody_elses_or_a_damage(tmp_path: Path) -> None:
+    """A new owner may have deleted what a former one still names; else part of the memory is gone, and all stops."""
+    async with one(tmp_path, every_s=1000) as (group, replica):
+        replica.source.assign([SHARD])
+        await until(lambda: SHARD in replica.pipeline.live)
+        live, damage = replica.pipeline.live[SHARD], CorruptCheckpointError("cold", "read", got="not there")
+        with pytest.raises(CorruptCheckpointError):
+            await replica.pipeline.shards.lose_if_claimed(live, damage)
+        await claim(group.store, SHARD)
+        await replica.pipeline.shards.lose_if_claimed(live, damage)
+        assert SHARD not in replica.pipeline.live
+        await until(lambda: SHARD in replica.pipeline.live)
+        assert replica.pipeline.live[SHARD] is not live
+        await ends_well(group, replica)
 
 
 async def test_two_replicas_with_the_same_static_shard_are_told_so(tmp_path: Path) -> None:
