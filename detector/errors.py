@@ -8,6 +8,7 @@
       SinkError              an output edge failed
       CheckpointError        a store failed, or a checkpoint cannot be used
         CorruptCheckpointError   a checksum or a shape is wrong
+        NoCheckpointError    there is none, and the operator said that there must be one
         LineageError         the checkpoint belongs to another bundle, topic or configuration
         FencedError          another process has claimed the shard
         DataLostError        the source no longer has the records that follow the checkpoint
@@ -81,6 +82,12 @@ class CheckpointError(TidewardenError):
 
 class CorruptCheckpointError(CheckpointError):
     """A file of a checkpoint is damaged; the store falls back to the manifest before it and says so."""
+
+    retriable = False
+
+
+class NoCheckpointError(CheckpointError):
+    """A shard has no checkpoint, and `start` is fail."""
 
     retriable = False
 
