@@ -171,7 +171,7 @@ class TopicSink:
 
     async def deliver_alerts(self, shard: Shard, alerts: Sequence[Alert]) -> None:
         """Buffer them; a full sink takes a while."""
-        await asyncio.sleep(self._group.random.choice([0, 0, 0.004]))
+        await asyncio.sleep(self._group.random.choice([0, 0, self._group.full_s]))
         self._buffer += [(shard, alert) for alert in alerts]
 
     async def deliver_scores(self, shard: Shard, scores: Sequence[Scores]) -> None:
@@ -284,6 +284,8 @@ class Group:
     pace_s = 0.0
     """Added to every poll."""
     largest_poll = 8
+    full_s = 0.004
+    """How long a full sink holds alerts up."""
     new_turn: Callable[[], Any] = asyncio.Lock
 
     def __init__(

@@ -137,6 +137,7 @@ async def test_control_a_revocation_that_does_not_wait_for_the_poll_doubles_aler
 ) -> None:
     """Its outputs reach the sinks behind the back of the next owner, who has looked already."""
     monkeypatch.setattr(Group, "new_turn", NoTurn)
+    monkeypatch.setattr(Group, "full_s", 0.03)
     assert any("copies" in each for each in await fails(tmp_path, GENTLE, 6))
 
 
