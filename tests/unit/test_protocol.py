@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from detector.checkpoint import base
 from detector.checkpoint.base import fence_name, garbage, manifest_name, needs_base, segment_name
-from detector.checkpoint.format import Manifest, Segment
+from detector.checkpoint.format import Manifest, Segment, encode_segment, segment_of
 from detector.checkpoint.protocol import Checkpointer, Outputs
 from detector.checkpoint.restore import load, restore
 from detector.clock import ManualClock
 from detector.errors import CheckpointError, FencedError, SinkError
 from detector.settings_checks import Keep
+from detector.stages.decide import DECIDE
+from detector.state.arena import Arena
 from tests.scenarios.world import SHARD, EchoEngine, ListSource, MemorySink, StumblingStore, World, plain_feed, records
 
 MB = 1 << 20
@@ -70,6 +73,32 @@ def test_the_owner_is_the_highest_claim() -> None:
 def test_a_base_is_written_when_deltas_outgrow_it(sizes: list[int], saved: int, changed: int, expected: bool) -> None:
     """So a restore reads at most 2.5 times the live rows, from at most 64 files."""
     assert needs_base([segment(1, epoch, size) for epoch, size in enumerate(sizes)], saved, changed) is expected
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_restore_reads_at_most_two_and_a_half_times_the_live_rows(seed: int) -> None:
+    """Whatever changes, comes and leaves between checkpoints; small ones are not counted."""
+    numbers = np.random.default_rng(seed)
+    rows = Arena("d", "sha", ("a", "b"), np.zeros(1500, np.float32), np.zeros(1, DECIDE))
+    segments: list[Segment] = []
+    bases, most = 0, 0.0
+    for epoch in range(120):
+        held = np.flatnonzero(rows.held[: len(rows.streams)])
+        rows.free(numbers.choice(held, int(len(held) * numbers.choice([0, 0, 0.1, 0.6])), replace=False))
+        for _ in range(int(numbers.choice([0, 5, 100, 400]))):
+            rows.create(f"stream-{numbers.integers(1 << 40)}", {})
+        held = np.flatnonzero(rows.held[: len(rows.streams)])
+        rows.dirty[numbers.choice(held, int(len(held) * numbers.random()), replace=False)] = True
+        full = needs_base(segments, rows.saved_bytes, rows.changed_bytes)
+        blocks = encode_segment([rows.snapshot(full=full)])
+        segments = [*([] if full else segments), segment_of(f"{epoch}", blocks, 0)]
+        rows.kept()
+        live = sum(map(len, encode_segment([rows.copy(np.flatnonzero(rows.held[: len(rows.streams)]))])))
+        read = sum(segment.bytes for segment in segments)
+        assert read <= max(2.5 * live, 1.1 * MB)
+        bases, most = bases + full, max(most, read / live if read > 1.1 * MB else 0.0)
+    assert 5 < bases < 90
+    assert most > 2.0  # and not by writing nothing but bases
 
 
 def test_garbage_is_what_the_kept_manifests_do_not_name() -> None:
@@ -211,7 +240,9 @@ async def test_a_former_owner_cannot_write_a_manifest(tmp_path: Path) -> None:
     taken = await former.take(is_replaying=False)
     successor = Rig(tmp_path)
     await successor.start()
-    with pytest.raises(FencedError, match=r"sensors-0 in .*: the shard was claimed by another owner: expected 1, got 2"):
+    with pytest.raises(
+        FencedError, match=r"sensors-0 in .*: the shard was claimed by another owner: expected 1, got 2"
+    ):
         await former.make_durable(taken)
 
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from detector.errors import ConfigurationError
 from detector.settings import Settings, load, parse_partitions
@@ -205,3 +206,11 @@ class TestPartitions:
         """Including a range that only a slip of the finger can mean."""
         with pytest.raises(ValueError, match="expected partitions such as"):
             parse_partitions(text)
+
+
+def test_streams_are_forgotten_after_their_silence_was_told() -> None:
+    """An anomaly whose stream is forgotten first would never be resolved."""
+    base = {"sources": {"a": {"type": "file", "paths": ["x"]}}, "detectors": {"pumps": {}}}
+    assert Settings.model_validate(base | {"engine": {"forget_after_s": 901}}).engine.forget_after_s == 901
+    with pytest.raises(ValidationError, match=r"above detectors\.pumps\.decide\.resolve_after_s \(900\)"):
+        Settings.model_validate(base | {"engine": {"forget_after_s": 900}})
