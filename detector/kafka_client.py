@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaError, NoError, TopicAlreadyExistsError, for_co
 from detector.errors import ConfigurationError, SinkError
 from detector.kafka_connect import BATCH_BYTES as BATCH_BYTES  # these are part of what this module offers
 from detector.kafka_connect import EdgeError as EdgeError
+from detector.kafka_connect import close as close
 from detector.kafka_connect import connection as connection
 from detector.kafka_connect import consumer_arguments as consumer_arguments
 from detector.kafka_connect import opened as opened
@@ -47,7 +48,7 @@ async def describe_cluster(settings: KafkaClientSettings, where: str, error: typ
     except (KafkaError, OSError) as cause:
         raise error(where, "cannot read the cluster's metadata", got=repr(cause)) from cause
     finally:
-        await admin.close()
+        await close(admin)
 
 
 async def create_topic(
@@ -71,7 +72,7 @@ async def create_topic(
     except (KafkaError, OSError) as cause:
         raise error(where, f"cannot create topic {topic!r}", got=repr(cause)) from cause
     finally:
-        await admin.close()
+        await close(admin)
     reason = for_code(code)
     if reason in (NoError, TopicAlreadyExistsError):  # somebody else was faster
         return None
@@ -95,7 +96,7 @@ async def topic_settings(
     except (KafkaError, OSError) as cause:
         raise error(where, f"cannot read the configuration of topic {topic!r}", got=repr(cause)) from cause
     finally:
-        await admin.close()
+        await close(admin)
     (code, message, _, _, entries) = response.resources[0]
     if code:
         raise ConfigurationError(
@@ -128,7 +129,7 @@ async def log_bounds(
     except KafkaError as cause:
         raise error(where, "cannot read the bounds of the log", got=repr(cause)) from cause
     finally:
-        await consumer.stop()
+        await close(consumer)
 
 
 def topic_partition(topic: str, number: int) -> TopicPartition:
@@ -151,7 +152,7 @@ async def offsets_at(
     except KafkaError as cause:
         raise error(where, f"cannot look up times in {partition}", got=repr(cause)) from cause
     finally:
-        await consumer.stop()
+        await close(consumer)
     return [None if each is None else each.offset for each in found]
 
 
@@ -183,4 +184,4 @@ async def read_span(
     except KafkaError as cause:
         raise error(where, f"cannot read {partition} from offset {start}", got=repr(cause)) from cause
     finally:
-        await consumer.stop()
+        await close(consumer)

@@ -8,12 +8,11 @@ not catch (T9).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import inspect
 import random
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from itertools import chain, repeat
 from typing import Any, TypeAlias, TypeVar
 
@@ -167,7 +166,7 @@ async def opened(
         try:
             await asyncio.wait_for(client.start(), _ATTEMPT_S)
         except (KafkaError, OSError, TimeoutError) as cause:
-            await _closed(client)
+            await close(client)
             retriable = getattr(cause, "retriable", True)  # OSError and TimeoutError: the broker may come
             reason = await _reason(where, settings) or repr(cause)
             if loop.time() + pause_s > give_up_s or not retriable:
@@ -182,11 +181,24 @@ async def opened(
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-async def _closed(client: Any) -> None:
-    """Close a client in whatever state it is; a connection whose other end is silent is left to the collector."""
-    close: Callable[[], Awaitable[None]] = getattr(client, "stop", None) or client.close
-    with contextlib.suppress(KafkaError, TimeoutError):
-        await asyncio.wait_for(close(), _CLOSE_S)
+async def close(client: Any, within_s: float = _CLOSE_S) -> str | None:
+    """Close a client in whatever state it is; returns what went wrong, if anything did.
+
+    T14: where its broker is away a consumer's own `stop` may end as if we had been cancelled, and leave connections
+    open. Hence it gets a task of its own, whatever it raises is looked at, and what it left is closed.
+    """
+    stop: Callable[[], Coroutine[Any, Any, None]] = getattr(client, "stop", None) or client.close
+    stopping = asyncio.create_task(stop(), name="close a Kafka client")
+    done, _ = await asyncio.wait({stopping}, timeout=within_s)
+    if done and not stopping.cancelled() and stopping.exception() is None:
+        return None
+    went_wrong = f"not done within {within_s:g} s"
+    if done:
+        went_wrong = "it gave up" if stopping.cancelled() else repr(stopping.exception())
+    stopping.cancel()
+    connections = getattr(client, "client", None) or client._client  # only the producer shows it
+    await asyncio.wait({stopping, asyncio.create_task(connections.close())}, timeout=within_s)
+    return went_wrong
 
 
 async def _reason(where: str, settings: KafkaClientSettings) -> str | None:

@@ -18,7 +18,7 @@ from aiokafka.structs import RecordMetadata
 
 from detector.checkpoint.ledger import Record
 from detector.errors import CheckpointError, CorruptCheckpointError
-from detector.kafka_client import consumer_arguments, opened, producer_arguments
+from detector.kafka_client import close, consumer_arguments, opened, producer_arguments
 from detector.settings import KafkaCheckpointSettings
 
 _STALL_S = 15.0  # without progress, of a broker that answers in milliseconds
@@ -105,8 +105,7 @@ class LogReader:
         """Disconnect."""
         consumer, self._consumer, self._at = self._consumer, None, None
         if consumer is not None:
-            with contextlib.suppress(KafkaError, TimeoutError):
-                await asyncio.wait_for(consumer.stop(), _STOP_S)
+            await close(consumer, _STOP_S)
 
     async def _ask(self, act: Callable[[Any], Awaitable[_Result]], where: str, what: str) -> _Result:
         try:
@@ -205,7 +204,4 @@ class LogWriter:
         """Throw a producer away; another act may have done it before."""
         if self._producer is producer:
             self._producer = None
-        try:
-            await asyncio.wait_for(producer.stop(), _STOP_S)
-        except (KafkaError, OSError, TimeoutError):
-            await producer.client.close()
+        await close(producer, _STOP_S)

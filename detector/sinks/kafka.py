@@ -25,6 +25,7 @@ from aiokafka.structs import RecordMetadata
 from detector.errors import ConfigurationError, SinkError
 from detector.kafka_client import (
     BATCH_BYTES,
+    close,
     describe_cluster,
     log_bounds,
     opened,
@@ -44,6 +45,7 @@ MAX_SEQUENCE = 1_500_000_000  # records of one producer; its sequence numbers go
 _log = structlog.get_logger(__name__)
 
 _STOP_S = 10.0
+_ABANDON_S = 1.0  # for a producer from which nothing more is expected
 _SILENCE_S = 120.0  # without any acknowledgement, while some are due
 _RECORD_BYTES = 512  # what a record and its batch need at most besides key, value and headers
 _HEADER_BYTES = 10  # and a header besides name and value
@@ -148,28 +150,25 @@ class KafkaSink:
                 return self._producer  # another delivery was faster
             if self._producer is not None:
                 await self.flush()
-                await self._disconnect()  # T2
+                await self._disconnect(_STOP_S)  # T2
             return await self._connect()
 
     async def _give_up(self, failure: BaseException) -> NoReturn:
         """Throw the producer away and say why, to everybody who asks from now on (T1)."""
         self._failure = self._failure or failure
-        await self._disconnect()
+        await self._disconnect(_ABANDON_S)
         raise SinkError(
             self._where, f"records for topic {self._topic!r} were not acknowledged", got=repr(failure)
         ) from failure
 
-    async def _disconnect(self) -> None:
+    async def _disconnect(self, within_s: float) -> None:
         producer, self._producer = self._producer, None
         self._in_flight.clear()
         self._waiting = 0
         if producer is None:
             return
-        try:
-            await asyncio.wait_for(producer.stop(), _STOP_S)
-        except (KafkaError, TimeoutError) as error:
-            _log.warning("the producer did not stop cleanly", sink=self.name, error=repr(error))
-            await producer.client.close()
+        if went_wrong := await close(producer, within_s):
+            _log.warning("the producer did not stop cleanly", sink=self.name, error=went_wrong)
 
     def _watch(self, future: _Sent, shard: Shard, count: int) -> None:
         self._sent += count
@@ -277,7 +276,7 @@ class KafkaSink:
             waiting = f"{self._waiting} records"
             raise SinkError(self._where, "did not acknowledge before the stop", got=waiting) from error
         finally:
-            await self._disconnect()
+            await self._disconnect(_ABANDON_S)
 
 
 def _fill(batch: BatchBuilder, records: Sequence[_Record]) -> tuple[BatchBuilder, int]:

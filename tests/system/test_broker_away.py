@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
+from detector import kafka_connect, supervision
 from detector.records import Records, Shard
 from tests.kafka.broker import Broker
 from tests.kafka.topics import create_topic, delete_records, delete_topic, is_up, new_name
@@ -93,6 +94,37 @@ async def test_a_broker_that_goes_away_costs_nothing(own_kafka: Broker, tmp_path
     say(f"{mode}: {sum(map(len, feeds.values()))} records, {rebuilds} rebuilds, ledger {dict(proof.counts)}")
     assert faults == Counter()
     assert proof.faults == []
+
+
+def be_impatient() -> None:
+    """A tamper: what takes minutes takes seconds."""
+    supervision._PAUSES_S = (0.2, 0.5)
+    kafka_connect._AGAIN_S = 1.0
+
+
+@pytest.mark.timeout(200)
+async def test_a_broker_that_stays_away_ends_the_daemon(own_kafka: Broker, tmp_path: Path, seed: int) -> None:
+    """At the third failure in a row, with its error and an exit code that is not zero; a later start loses nothing."""
+    site = await kafka_site(own_kafka.address, tmp_path, {"wide": Feed(seed)})
+    settings = yaml.safe_load(site.config.read_text())
+    for sink in (settings["sinks"]["alerts"]["out"], settings["sinks"]["scores"]["all"]):
+        sink["client"] = {"request_timeout_ms": 2000}  # a batch is given up after so long, and not after 40 s
+    site.write(settings)
+    daemon = site.start(be_impatient)
+    try:
+        async with Feeder(site, 3 * PER_S) as feeder:
+            await until_scored(site, 500, daemon)
+            await asyncio.to_thread(own_kafka.stop)
+            await daemon.until_ended(code=1)
+            await asyncio.to_thread(own_kafka.start)
+            await feeder.finish()
+    finally:
+        daemon.end()
+    assert daemon.log().count("building all connections anew") == 2
+    assert daemon.log().count("giving up") == 1
+    assert f"cannot connect: expected a broker at {own_kafka.address}" in daemon.log()
+    await scored_to_the_end(site, site.start())
+    assert await examine(site) == Counter()
 
 
 # Records that are gone, topics that are others

@@ -21,6 +21,7 @@ from detector.sinks.kafka import KafkaSink
 from detector.sources.kafka import KafkaSource
 from tests.contracts.test_sinks import SHARD, alert, scores
 from tests.kafka import topics
+from tests.kafka.broker import Broker
 
 pytestmark = pytest.mark.system
 
@@ -378,6 +379,84 @@ async def test_records_keep_key_headers_and_timestamp(kafka: str, make_source: M
     assert records.append_ns.tolist() == [1_700_000_000_001_000_000, 5_000_000]
     assert records.positions.tolist() == [0, 1]
     assert list(records.headers_of(1)) == [("n", b"v")]
+
+
+# Clients that fall silent
+
+
+async def polled_until(source: KafkaSource, message: str) -> None:
+    """Poll until it fails, with this message."""
+
+    async def poll_on() -> None:
+        while True:
+            assert await source.poll(0.05) == []
+
+    with pytest.raises(SourceError, match=message) as caught:
+        await asyncio.wait_for(poll_on(), 30)
+    assert caught.value.retriable
+
+
+async def test_a_reader_that_is_stuck_is_noticed(
+    kafka: str, make_source: MakeSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gives nothing for two session timeouts though there is more; one that has read all is left in peace."""
+    topic = await topics.create_topic(kafka)
+    await topics.produce(kafka, topic, numbers(0, 10))
+    source = await make_source(topic, partitions="0", session_timeout_s=0.5)
+    (shard,) = await gained(source, 1)
+    await source.resume(shard, 0)
+    await values(source, 10)
+    quiet_until_s = asyncio.get_running_loop().time() + 3
+    while asyncio.get_running_loop().time() < quiet_until_s:
+        assert await source.poll(0.05) == []
+
+    async def nothing(**_: object) -> dict[TopicPartition, object]:
+        await asyncio.sleep(0.05)
+        return {}
+
+    monkeypatch.setattr(source._consumer, "getmany", nothing)
+    await topics.produce(kafka, topic, numbers(10, 12))
+    await polled_until(source, "reading is stuck: expected records from offset 10 to 12")
+
+
+async def test_a_group_that_falls_silent_is_noticed(own_kafka: Broker) -> None:
+    """No heartbeat is answered for two session timeouts: the client is to be built anew."""
+    topic = await topics.create_topic(own_kafka.address)
+    settings = KafkaSourceSettings(type="kafka", topics=[topic], group=topic, bootstrap_servers=own_kafka.address)
+    source = KafkaSource("plant", settings.model_copy(update={"session_timeout_s": 1.5}))
+    await source.start()
+    try:
+        for shard in await gained(source, 1):
+            await source.resume(shard, 0)
+        own_kafka.freeze()
+        await polled_until(source, "the group is silent: expected answers to heartbeats, got none for 3 s")
+    finally:
+        own_kafka.thaw()
+        await source.stop()
+
+
+async def test_nothing_is_handed_over_before_the_group_has_said_whose_it_is(
+    kafka: str, make_source: MakeSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a stop that outlasted the session, records that are there already wait for the next heartbeat."""
+    topic = await topics.create_topic(kafka)
+    await topics.produce(kafka, topic, numbers(0, 10))
+    source = await make_source(topic)
+    (shard,) = await gained(source, 1)
+    asked = asyncio.Event()
+
+    async def no_heartbeat() -> bool:
+        asked.set()
+        return False
+
+    with monkeypatch.context() as silent:
+        silent.setattr(source._consumer._coordinator, "_do_heartbeat", no_heartbeat)
+        await asyncio.wait_for(asked.wait(), 10)
+        source._health._beat_s -= 60
+        await source.resume(shard, 0)
+        for _ in range(10):
+            assert await source.poll(0.05) == []
+    assert await values(source, 10) == numbers(0, 10)
 
 
 # Brokers that are not there

@@ -16,7 +16,15 @@ from pydantic import ValidationError
 
 from detector import kafka_connect
 from detector.errors import ConfigurationError, SourceError
-from detector.kafka_connect import _READERS, _defaults, connection, consumer_arguments, opened, producer_arguments
+from detector.kafka_connect import (
+    _READERS,
+    _defaults,
+    close,
+    connection,
+    consumer_arguments,
+    opened,
+    producer_arguments,
+)
 from detector.kafka_properties import GUARDED
 from detector.records import Shard
 from detector.settings import KafkaClientSettings, KafkaSourceSettings
@@ -215,6 +223,45 @@ async def test_a_broker_that_answered_before_is_waited_for_longer() -> None:
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+class Connections:
+    """What lies below a client."""
+
+    is_closed = False
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
+class Stubborn:
+    """A client that does not stop in order."""
+
+    def __init__(self, how: BaseException | None) -> None:
+        self._how, self._client = how, Connections()
+
+    async def stop(self) -> None:
+        if self._how is None:
+            await asyncio.sleep(60)
+        else:
+            raise self._how
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        (asyncio.CancelledError(), "it gave up"),
+        (NodeNotReadyError("x"), "NodeNotReadyError('x')"),
+        (None, "not done within 0.05 s"),
+    ],
+)
+async def test_t14_a_client_that_does_not_stop_is_told_of_and_disconnected(
+    how: BaseException | None, told: str
+) -> None:
+    """T14: where its broker is away, the client ends as if we had been cancelled; whoever stops it has not been."""
+    client = Stubborn(how)
+    assert await close(client, 0.05) == told
+    assert client._client.is_closed
 
 
 class NeverCommits:
