@@ -65,7 +65,10 @@ class Store(Protocol):
         ...
 
     async def create(self, shard: Shard, name: str) -> bool:
-        """Create an empty one, durably; False where it exists already. Of two callers at once exactly one succeeds."""
+        """Create a claim, durably; False where it exists already. Of two callers at once exactly one succeeds.
+
+        What it holds is the store's own affair. Nothing is written for a shard that nobody ever claimed.
+        """
         ...
 
     async def delete(self, shard: Shard, names: Sequence[str]) -> None:

@@ -16,13 +16,17 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
+from detector.checkpoint import store_kafka
 from detector.checkpoint.base import fence_name, manifest_name, segment_name
+from detector.checkpoint.kafka_log import LogReader
 from detector.checkpoint.state_topic import PARTITIONS
 from detector.checkpoint.store_kafka import KafkaStore
 from detector.errors import CheckpointError, ConfigurationError, CorruptCheckpointError
 from detector.records import Shard
 from detector.settings import KafkaCheckpointSettings
+from tests.contracts import store_laws as laws
 from tests.kafka import topics
+from tests.stores import closing, in_topic
 
 pytestmark = pytest.mark.system
 
@@ -88,8 +92,8 @@ async def checkpoints(store: KafkaStore, shard: Shard, fence: int, count: int, s
     return kept
 
 
-async def test_a_restore_reads_little_more_than_what_is_live(kafka: str, opened: list[KafkaStore]) -> None:
-    """However much garbage and load of others lies in the same partition, before, between and after."""
+async def read_to_live(kafka: str, opened: list[KafkaStore]) -> float:
+    """What a restore reads, in terms of what is live, in a partition full of garbage and of a busy neighbour's load."""
     topic = await state_topic(kafka)
     mine, neighbour = await open_store(opened, kafka, topic), await open_store(opened, kafka, topic)
     await checkpoints(neighbour, NEIGHBOUR, 1, 3, 6_000_000)
@@ -103,13 +107,68 @@ async def test_a_restore_reads_little_more_than_what_is_live(kafka: str, opened:
     with received() as restored:
         for name, content in live.items():
             assert await fresh.read(MINE, name) == content
-    whole, alive = await log_bytes(kafka, topic), sum(map(len, live.values()))
-    sys.stdout.write(f"log {whole:,} live {alive:,} looked {looked.bytes:,} read {restored.bytes:,}\n")
-    assert whole > 10 * alive, "there was no garbage to avoid"
-    assert looked.bytes + restored.bytes <= 2.5 * alive
     with received() as again:
         await fresh.names(MINE)
     assert again.bytes < 10_000
+    whole, alive = await log_bytes(kafka, topic), sum(map(len, live.values()))
+    sys.stdout.write(f"log {whole:,} live {alive:,} looked {looked.bytes:,} read {restored.bytes:,}\n")
+    assert whole > 10 * alive, "there was no garbage to avoid"
+    return (looked.bytes + restored.bytes) / alive
+
+
+async def test_a_restore_reads_little_more_than_what_is_live(kafka: str, opened: list[KafkaStore]) -> None:
+    """However much lies in the same partition, before, between and after."""
+    assert await read_to_live(kafka, opened) <= 2.5
+
+
+async def test_control_without_indices_and_leaps_a_restore_reads_the_whole_log(
+    kafka: str, opened: list[KafkaStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The test above has teeth."""
+
+    async def none(self: KafkaStore, shard: Shard, name: str) -> list[object]:
+        return []
+
+    monkeypatch.setattr(KafkaStore, "_index", none)
+    monkeypatch.setattr(store_kafka, "_LEAP", 1 << 30)
+    assert await read_to_live(kafka, opened) > 10
+
+
+async def test_control_a_claim_that_is_not_looked_for_in_the_log_is_no_claim(
+    kafka: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An acknowledged append alone says nothing about who was first."""
+
+    class Hasty(KafkaStore):
+        async def create(self, shard: Shard, name: str) -> bool:
+            known = name in await self.names(shard)
+            await super().create(shard, name)
+            return not known
+
+    monkeypatch.setattr("tests.stores.make_store", Hasty)
+    async with closing(await in_topic(kafka)) as place:
+        with pytest.raises(AssertionError):
+            await laws.of_many_claimants_exactly_one_wins(place)
+
+
+async def test_control_a_store_that_does_not_read_to_the_end_of_the_log_lags(
+    kafka: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end is asked for at every call."""
+    plain = LogReader.bounds
+    ends: dict[LogReader, tuple[int, int]] = {}
+
+    async def remembered(self: LogReader, partition: int, where: str) -> tuple[int, int]:
+        now = await plain(self, partition, where)
+        if "shard" not in where:
+            return now
+        ends[self], before = now, ends.get(self, now)
+        return before
+
+    monkeypatch.setattr(LogReader, "bounds", remembered)
+    async with closing(await in_topic(kafka, partitions=1)) as place:
+        with pytest.raises(AssertionError):
+            await laws.what_another_instance_did_is_seen_at_once(place)
 
 
 async def log_bytes(address: str, topic: str) -> int:
