@@ -1,8 +1,7 @@
 """Which shards are ours, and what becomes of them.
 
     assigned    claim > restore > read            each by itself, while the others go on (T3)
-    due         checkpoint                        in the background, while records go on
-    stalled     rest                              where none became durable for `replay_bound_s`; goes on by itself
+    ours        checkpointed                      checkpoints.py
     revoked     stop feeding > finish the poll in flight > alerts > checkpoint > commit > warm     before one deadline
     fenced      let go at once                    another owner has claimed the shard
 
@@ -24,12 +23,13 @@ from typing import Any
 import structlog
 
 from detector.checkpoint.base import Store, highest_fence
-from detector.checkpoint.protocol import Checkpointer, Identity, Outputs, Taken, Written
+from detector.checkpoint.protocol import Checkpointer, Identity, Outputs
 from detector.checkpoint.restore import Restored, restore
 from detector.checkpoint.warm import Warm
 from detector.clock import Clock
 from detector.engine import Engine
 from detector.errors import CheckpointError, CorruptCheckpointError, FencedError, SinkError, SourceError
+from detector.pipeline.checkpoints import Checkpoints
 from detector.pipeline.live import Input, LiveShard
 from detector.pipeline.standby import WarmShards
 from detector.records import Records, Shard
@@ -64,6 +64,7 @@ class Shards:
         self._deliveries, self._store, self._identity = deliveries, store, identity
         self._telemetry, self._clock, self._settings = telemetry, clock, settings
         self._engine_thread, self._spawn = engine_thread, spawn
+        self._checkpoints = Checkpoints(telemetry, clock, settings, spawn, self.is_current, self._lose)
 
     def is_ours(self, shard: Shard) -> bool:
         """Whether it is live, on its way in, or on its way out."""
@@ -209,62 +210,9 @@ class Shards:
     # While ours ---------------------------------------------------------------------------------------------------
 
     async def tend(self, source: Source) -> None:
-        """Begin the checkpoints that are due, and rest the shards whose checkpoints stall; call between two polls."""
+        """Checkpoint what is due, and rest what stalls; call between two polls."""
         for live in self.of(source):
-            if live.writing is None and live.has_moved and live.checkpointer.is_due():
-                await self._begin_checkpoint(live)
-            await self._rest_or_go_on(live)
-
-    async def _begin_checkpoint(self, live: LiveShard) -> None:
-        """It becomes durable while its shard goes on."""
-        taken_s = self._clock.monotonic_s()
-        taken = await live.checkpointer.take(is_replaying=live.is_replaying)
-        live.writing = self._spawn(self._make_durable(live, taken, taken_s), f"checkpoint {live.shard}")
-
-    async def _make_durable(self, live: LiveShard, taken: Taken, taken_s: float) -> None:
-        """A store that fails is tried again later; a sink that fails ends the daemon; another owner takes over."""
-        try:
-            written = await live.checkpointer.make_durable(taken)
-        except FencedError as error:
-            await self._lose(live, error)
-        except CheckpointError as error:
-            self._telemetry.checkpoint_failed(live.shard)
-            _log.warning("checkpoint failed", shard=str(live.shard), error=str(error))
-            if not error.retriable and self.is_current(live):
-                raise
-        else:
-            live.moved_s = taken_s if live.has_moved else None
-            self._tell_written(written)
-        finally:
-            live.writing = None
-
-    def _tell_written(self, written: Written) -> None:
-        manifest = written.manifest
-        self._telemetry.checkpointed(
-            manifest.shard,
-            position=manifest.position,
-            seconds=written.took_s,
-            rows=written.rows,
-            size_bytes=written.bytes,
-            evicted=written.evicted,
-        )
-
-    async def _rest_or_go_on(self, live: LiveShard) -> None:
-        """Beyond the replay bound a shard rests, so that a crash then need not replay for ever; nothing is lost."""
-        age_s = live.unkept_s(self._clock.monotonic_s())
-        is_stalled = age_s > self._settings.replay_bound_s
-        if is_stalled == live.is_resting or not self.is_current(live):
-            return
-        if is_stalled:
-            live.is_resting = True
-            await live.input.source.pause(live.shard)
-            hint = "it goes on by itself once a checkpoint is durable"
-            _log.warning("shard paused: checkpoints stall", shard=str(live.shard), age_s=round(age_s, 1), hint=hint)
-        else:
-            await live.input.source.resume(live.shard, live.position)
-            live.is_resting = False  # not before: a poll that ended meanwhile brought what is now read again
-            _log.info("shard goes on", shard=str(live.shard), position=live.position)
-        self._telemetry.rested(live.shard, "checkpoints stall" if is_stalled else None)
+            await self._checkpoints.tend(live)
 
     # Out ----------------------------------------------------------------------------------------------------------
 
@@ -301,7 +249,7 @@ class Shards:
 
     async def _save_leaving(self, live: LiveShard, until_s: float) -> None:
         try:
-            await self._save(live, until_s)
+            await self._checkpoints.save(live, until_s)
         except FencedError as error:
             self._telemetry.fenced(live.input.source.name, live.shard)
             _log.warning("last checkpoint refused", shard=str(live.shard), error=str(error))
@@ -310,17 +258,6 @@ class Shards:
             _log.warning("last checkpoint failed", shard=str(live.shard), error=str(error))
         if not live.has_moved:
             self.warm.keep(Warm(live.checkpointer.manifest, live.engine))
-
-    async def _save(self, live: LiveShard, until_s: float | None = None) -> None:
-        """The last checkpoint of a shard that is fed no more, where there is time left for one."""
-        if live.writing is not None:
-            await asyncio.wait([live.writing])
-        if live.has_moved and (until_s is None or self._clock.monotonic_s() < until_s):
-            taken = await live.checkpointer.take(is_replaying=live.is_replaying)
-            if taken.snapshot.next_position != live.position:  # a sink failed in the middle of a poll
-                what = "the last poll did not reach the sinks"
-                raise CheckpointError(live.shard, what, expected=live.position, got=taken.snapshot.next_position)
-            self._tell_written(await live.checkpointer.make_durable(taken, is_waited_for=until_s is not None))
 
     def _tell_let_go(self, live: LiveShard) -> None:
         kept = live.checkpointer.manifest.position
@@ -376,7 +313,7 @@ class Shards:
 
     async def _save_for_good(self, live: LiveShard) -> None:
         try:
-            await self._save(live)
+            await self._checkpoints.save(live)
         except FencedError as error:
             if live.input.source.reclaim_s is None:
                 raise
