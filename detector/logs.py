@@ -16,6 +16,8 @@ from detector.settings import LogSettings
 _LOUD_LIBRARIES = ("aiokafka", "aiohttp.access", "kafka")
 """Tell at info what we tell ourselves or count; heard from warning on, unless we are at debug."""
 
+_REPEATED_S = 10.0  # between two lines that say the same
+
 
 def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     """Send all logging to `stream` (standard error), as the settings say; replaces what was configured before."""
@@ -28,6 +30,7 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
         cache_logger_on_first_use=False,  # a logger made at import must follow what is configured later
     )
     handler = logging.StreamHandler(stream)
+    handler.addFilter(_Brief())
     handler.setFormatter(_formatter(is_console=is_console, has_colours=is_console and stream.isatty()))
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     root = logging.getLogger()
@@ -35,6 +38,29 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     root.setLevel(level)
     for name in _LOUD_LIBRARIES:
         logging.getLogger(name).setLevel(level if level == logging.DEBUG else max(level, logging.WARNING))
+
+
+class _Brief(logging.Filter):
+    """Lets a library say the same thing once in a while: without a broker its client would, ten times a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: dict[tuple[str, str], tuple[float, int]] = {}
+        """Per logger and message when it was last told, and how often it has been left out since."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is written; says then how many were not."""
+        if not record.name.startswith(_LOUD_LIBRARIES) or record.levelno < logging.WARNING:
+            return True
+        what = record.name, str(record.msg)
+        told_s, left_out = self._told.get(what, (0.0, 0))
+        if record.created - told_s < _REPEATED_S:
+            self._told[what] = told_s, left_out + 1
+            return False
+        self._told[what] = record.created, 0
+        if left_out:
+            record.msg, record.args = f"{record.getMessage()} ({left_out} times more before)", ()
+        return True
 
 
 def _common() -> list[structlog.typing.Processor]:

@@ -83,3 +83,24 @@ def test_exceptions_keep_their_traceback():
 
     assert json.loads(written(fail))["exception"][0]["exc_value"] == "why"
     assert "ValueError: why" in written(fail, format="console")
+
+
+def test_a_library_says_the_same_thing_once_in_a_while(monkeypatch):
+    """A client without its broker repeats itself ten times a second; what was left out is counted."""
+    client, other = logging.getLogger("aiokafka.producer.sender"), logging.getLogger("detector.test")
+
+    def flood() -> None:
+        for number in range(50):
+            client.warning("no node %d", number)
+            other.warning("ours")
+        client.error("something else")
+        monkeypatch.setattr(logs, "_REPEATED_S", 0.0)
+        client.warning("no node %d", 50)
+
+    lines = [json.loads(line)["event"] for line in written(flood).splitlines()]
+    assert lines.count("ours") == 50
+    assert [line for line in lines if line != "ours"] == [
+        "no node 0",
+        "something else",
+        "no node 50 (49 times more before)",
+    ]
