@@ -270,7 +270,7 @@ class TestStatus:
 
 def test_names_follow_the_conventions(told):
     """One prefix, `_total` on counters only, labels that stay few, a meaning for each."""
-    bounded = {"source", "topic", "partition", "reason", "detector", "stage", "sink", "kind", "event"}
+    bounded = {"source", "topic", "partition", "reason", "detector", "stage", "sink", "kind", "event", "what"}
     identity = {"version", "python", "onnxruntime", "bundle", "sha256"}
     for each in told.described:
         assert each.name.startswith("tidewarden_")
