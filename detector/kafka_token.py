@@ -72,6 +72,7 @@ class TokenCommand:
         finally:
             with contextlib.suppress(ProcessLookupError):  # with its children: a shell's would keep our pipe open
                 os.killpg(process.pid, signal.SIGKILL)
+            await process.communicate()  # to the end of its pipes, which are closed then
         if process.returncode:
             last = (err.decode(errors="replace").strip().splitlines() or ["nothing on standard error"])[-1]
             raise self._error(f"ended with exit code {process.returncode}: {last[:200]}")

@@ -152,9 +152,10 @@ REFUSALS = [
     ],
 )
 async def test_whoever_is_refused_is_told_why_at_once(
-    locked: Locked, edge: str, kind: str, changes: dict[str, Any], message: str
+    locked: Locked, edge: str, kind: str, changes: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In seconds, though a broker that does not answer would be waited for; by whichever edge meets it first."""
+    monkeypatch.setattr(kafka_connect, "_FIRST_S", 300.0)
     changes = {
         name: getattr(locked, value) if isinstance(value, str) and value.startswith("stranger") else value
         for name, value in changes.items()
@@ -168,10 +169,8 @@ async def test_whoever_is_refused_is_told_why_at_once(
         told["sinks"]["scores"]["out"] |= bad
     else:
         told["checkpoint"] |= bad
-    began_s = time.monotonic()
     with pytest.raises(ConfigurationError, match=message):
         await asyncio.wait_for(App(Settings(**told)).run(), 30)
-    assert time.monotonic() - began_s < 15
 
 
 @pytest.mark.parametrize(
@@ -187,11 +186,9 @@ async def test_a_token_that_cannot_be_had_is_waited_for_and_told(
 ) -> None:
     """Whoever gives tokens may be away for a while as well; what the command said is in the error."""
     settings = await daemon(locked, way(locked, "OAUTHBEARER", token_command=command), partitions="0")
-    began_s = time.monotonic()
     with pytest.raises((SourceError, SinkError), match=message) as caught:
         await asyncio.wait_for(App(settings).run(), 30)
     assert caught.value.retriable
-    assert time.monotonic() - began_s < 15
 
 
 async def test_a_door_of_another_kind_is_told(locked: Locked) -> None:
