@@ -72,7 +72,7 @@ class Disk:
         """Rebuild the folder from what is safe and a random choice of the rest."""
         now = {str(each): each for each in self.folder.rglob("*") if each.is_file()}
         after: dict[str, bytes] = {}
-        for name in {*now, *self._names}:
+        for name in sorted({*now, *self._names}):  # in one order: a seed repeats
             synced, present = self._names.get(name), now.get(name)
             inode = present.stat().st_ino if present else None
             if inode != synced and self.random.random() < 0.5:
