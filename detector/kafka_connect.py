@@ -229,7 +229,7 @@ async def _brokers_known(host: str, port: int, settings: KafkaClientSettings) ->
         try:
             return len((await connection.send(MetadataRequest([]))).brokers)
         finally:
-            connection.close()
+            await asyncio.wait({connection.close()}, timeout=1.0)
 
 
 def _root(failure: BaseException) -> BaseException:

@@ -10,7 +10,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,12 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locked]:
 
 
 @pytest.fixture(autouse=True)
-def strangers(monkeypatch: pytest.MonkeyPatch) -> None:
+async def strangers(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     """Every test meets its brokers for the first time, and has little patience with those that do not answer."""
     monkeypatch.setattr(kafka_connect, "_reached", set())
     monkeypatch.setattr(kafka_connect, "_FIRST_S", 1.0)
+    yield
+    await asyncio.sleep(0.3)  # refused TLS connections say goodbye in the background
 
 
 def way(locked: Locked, kind: str, **changes: Any) -> dict[str, Any]:
