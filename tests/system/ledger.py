@@ -23,8 +23,8 @@ from detector.checkpoint import stores
 from detector.checkpoint.base import Store
 from detector.checkpoint.format import decode_manifest
 from detector.engine import Engine
-from detector.errors import FencedError
 from detector.records import Outcome, Records, Shard
+from detector.telemetry import Telemetry
 
 _A_MOMENT_S = 3.0  # on a busy machine; polls with records come ten times as often
 
@@ -91,14 +91,13 @@ def _watch_advance(note: Any) -> None:
 
 
 def _watch_fenced(note: Any) -> None:
-    plain = FencedError.__init__
+    plain = Telemetry.fenced
 
-    def init(self: FencedError, where: object, *arguments: Any, **more: Any) -> None:
-        plain(self, where, *arguments, **more)
-        if isinstance(where, Shard):
-            note(where, "fenced")
+    def fenced(self: Telemetry, source: str, shard: Shard) -> None:
+        note(shard, "fenced")
+        plain(self, source, shard)
 
-    FencedError.__init__ = init  # type: ignore[method-assign]  # from outside
+    Telemetry.fenced = fenced  # type: ignore[method-assign]  # from outside
 
 
 @dataclass(frozen=True, slots=True)
