@@ -155,7 +155,7 @@ async def test_an_fsync_that_takes_seconds_holds_no_record_up(world: Pumps, disk
             time.sleep(SLOW_S)
             slow.append((before, world.handed_over))
 
-    disk.fault, world.pace_s = fault, SLOW_S / 20
+    disk.fault, world.pace_s = fault, 0.015
     await world.run()
     (before, after) = slow[0]
     assert after - before > 20, f"positions before and after: {slow}"
