@@ -74,16 +74,16 @@ bad-input: .venv-daemon/.complete  ## A million broken and good records of each 
 crash-matrix: .venv-daemon/.complete  ## Crash at every point of a checkpoint's life, over every store (about 8 minutes; SEED=n repeats)
 	LONG=1 .venv-daemon/bin/python -m pytest -q -s tests/system/test_crash_matrix.py
 
-kill-loop: .venv-daemon/.complete  ## 500 SIGKILLs against a real broker (about 13 minutes; KILLS=n, SEED=n)
+kill-loop: .venv-daemon/.complete  ## 500 SIGKILLs against a real broker (about 17 minutes; KILLS=n, STORE=kafka, SEED=n)
 	LONG=1 .venv-daemon/bin/python -m pytest -q -s tests/system/test_kill.py -k test_kills_change_nothing
 
-kill-group: .venv-daemon/.complete  ## 60 SIGKILLs of two replicas of a group in turn (about 10 minutes; KILLS=n, SEED=n)
+kill-group: .venv-daemon/.complete  ## 60 SIGKILLs of two replicas of a group in turn (about 7 minutes; KILLS=n, STORE=dir, SEED=n)
 	LONG=1 .venv-daemon/bin/python -m pytest -q -s tests/system/test_kill.py -k test_kills_in_a_group
 
 broker-away: .venv-daemon/.complete  ## A broker frozen and stopped for a minute under a daemon (about 10 minutes; SEED=n)
 	LONG=1 .venv-daemon/bin/python -m pytest -q -s tests/system/test_broker_away.py -k goes_away
 
-rebalance-storm: .venv-daemon/.complete  ## Three replicas that join, leave, die and freeze (10 minutes; MINUTES=n, SEED=n)
+rebalance-storm: .venv-daemon/.complete  ## Three replicas that join, leave, die and freeze (12 minutes; MINUTES=n, STORE=kafka, SEED=n)
 	LONG=1 .venv-daemon/bin/python -m pytest -q -s tests/system/test_rebalance.py
 
 # --- measuring and releasing ---------------------------------------------------------------------------------------
