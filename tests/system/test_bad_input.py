@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import yaml
 
@@ -37,6 +36,10 @@ _ROOT = Path(__file__).parents[2]
 _AT_ONCE = 20_000  # records appended together
 _GROWTH_BYTES = 24 << 20  # that the second half of a run may add: buffers that find their size, not records
 _PATIENCE_S = 30.0 + RECORDS / 1000
+
+
+def _rss_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def configuration(folder: Path, address: str, topics: dict[str, str], encoding: str, is_narrow: bool) -> Path:
@@ -83,7 +86,7 @@ class Watched:
             assert self.daemon.is_alive, self.daemon.log()
             last, since_s = (read, time.monotonic()) if read != last else (last, since_s)
             assert time.monotonic() - since_s < _PATIENCE_S, f"stuck after {read} of {count}:\n{self.daemon.log()}"
-            self.rss.append((read / count, psutil.Process(self.daemon.pid).memory_info().rss))
+            self.rss.append((read / count, _rss_bytes(self.daemon.pid)))
             await asyncio.sleep(0.1)
 
     def metric(self, name: str, label: str = "partition") -> Counter[str]:
