@@ -110,8 +110,9 @@ class Watched:
         return None
 
     def mean_rss(self, start: float, end: float) -> float:
-        """Over a part of the run."""
-        return statistics.mean(rss for share, rss in self.rss if start <= share <= end)
+        """Over a part of the run; where that went by between two looks, at the nearest one."""
+        nearest = min(self.rss, key=lambda look: abs(look[0] - (start + end) / 2))
+        return statistics.mean([rss for share, rss in self.rss if start <= share <= end] or [nearest[1]])
 
 
 async def append(address: str, topic: str, blows: Iterator[Blow]) -> int:
