@@ -117,7 +117,8 @@ class Life:
 
     async def write(self, shard: Shard, name: str, blocks: Sequence[bytes]) -> None:
         await self.stumble()
-        if self.random.random() < self.fails:
+        self.counts["writes"] += 1
+        if self.fails and (self.random.random() < self.fails or self.counts["writes"] % 8 == 5):  # some for sure
             self.counts["failed"] += 1
             raise CheckpointError(name, "write", got="no space left")
         assert name not in self.blobs
@@ -138,7 +139,8 @@ class Life:
         """A place where others go on, and where the process may die."""
         for _ in range(self.random.randint(0, 4)):
             await asyncio.sleep(0)
-        if self.random.random() < self.crashes:
+        self.counts["stumbles"] += 1
+        if self.crashes and (self.random.random() < self.crashes or self.counts["stumbles"] % 50 == 49):
             raise Crash
 
 
