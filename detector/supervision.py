@@ -12,7 +12,7 @@ HTTP and bundles stay: liveness is true meanwhile, readiness is not.
     in any other way                              a pause, and all is built anew
 
 In a row means that neither a checkpoint became durable in between nor the pipeline ran for five minutes. A broker that
-is away makes one failure at most for each two minutes (`kafka_client` waits that long for one that has answered
+is away makes one failure at most for each two minutes (`detector.kafka` waits that long for one that has answered
 before), so that one may stay away for some four minutes before the daemon ends.
 """
 

@@ -21,9 +21,9 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from detector.checkpoint.base import Store
-from detector.checkpoint.ledger import HEADER
-from detector.checkpoint.shard_names import folder_name
 from detector.checkpoint.stores import make_store
+from detector.checkpoint.stores.kafka_ledger import HEADER
+from detector.checkpoint.stores.shard_names import folder_name
 from detector.errors import CheckpointError
 from detector.records import Shard
 from detector.settings import (

@@ -152,7 +152,7 @@ async def _without_group(name: str, settings: SourceSettings) -> list[SourceSett
     """The same source by static assignment: to join the group would take partitions from a daemon that serves."""
     if not isinstance(settings, KafkaSourceSettings) or settings.partitions is not None:
         return [settings]
-    from detector.kafka_client import describe_cluster  # who reads files needs no Kafka
+    from detector.kafka.client import describe_cluster  # who reads files needs no Kafka
 
     where = f"kafka source {name!r}"
     topics = (await describe_cluster(settings, where, SourceError)).topics

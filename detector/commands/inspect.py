@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from detector.checkpoint.store_dir import DirStore
+from detector.checkpoint.stores.dir import DirStore
 from detector.commands.output import print_json, print_table
 from detector.commands.shards import overview
 from detector.commands.state import print_shards

@@ -23,7 +23,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import RecordMetadata
 
 from detector.errors import ConfigurationError, SinkError
-from detector.kafka_client import (
+from detector.kafka.client import (
     BATCH_BYTES,
     close,
     describe_cluster,

@@ -4,7 +4,7 @@ Given `KafkaSourceSettings`, it hands over `Records`. Partitions come from the c
 the settings (static assignment, which no other replica can disturb). Every partition starts paused; the pipeline
 restores its shard and says where to go on. What the manifest says is the truth, the group's committed offset is for
 lag displays. The client's traps T1 to T13 are named where they are avoided; what both edges share is in
-`kafka_client`.
+`detector.kafka`.
 
 The model runs in a thread, so that heartbeats, which run on our event loop, are never held up for a session (T12).
 """
@@ -26,7 +26,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from detector.clock import Clock, SystemClock
 from detector.errors import DataLostError, SourceError
-from detector.kafka_client import (
+from detector.kafka.client import (
     close,
     consumer_arguments,
     describe_cluster,

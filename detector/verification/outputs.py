@@ -16,7 +16,7 @@ from pathlib import Path
 
 from detector.checkpoint.format import Manifest
 from detector.errors import CannotVerifyError, SinkError
-from detector.kafka_client import describe_cluster, log_bounds, offsets_at, read_span, topic_partition
+from detector.kafka.client import describe_cluster, log_bounds, offsets_at, read_span, topic_partition
 from detector.records import Shard
 from detector.settings import FileSinkSettings, KafkaSinkSettings, SinkSettings
 from detector.verification.compare import Kind

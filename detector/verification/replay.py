@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from detector.engine import Engine
 from detector.errors import SourceError
-from detector.kafka_client import read_span, topic_partition
+from detector.kafka.client import read_span, topic_partition
 from detector.records import Outcome, Records, Shard
 from detector.settings import KafkaSourceSettings
 from detector.sources.kafka import as_records

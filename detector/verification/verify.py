@@ -20,7 +20,7 @@ from detector.checkpoint.format import Manifest
 from detector.checkpoint.lineage import Identity, check_bundles
 from detector.engine import Detector, Engine
 from detector.errors import CannotVerifyError, LineageError, SourceError
-from detector.kafka_client import describe_cluster, log_bounds, offsets_at, topic_partition
+from detector.kafka.client import describe_cluster, log_bounds, offsets_at, topic_partition
 from detector.records import Shard
 from detector.settings import KafkaSourceSettings, Settings
 from detector.sources.base import Bounds

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from detector.checkpoint.base import Store, fence_name, manifest_name, segment_name
-from detector.checkpoint.shard_names import in_order
+from detector.checkpoint.stores.shard_names import in_order
 from detector.errors import CheckpointError, CorruptCheckpointError
 from detector.records import Shard
 from tests.scenarios.world import CRASH, SHARD, EchoEngine, World, plain_feed, records

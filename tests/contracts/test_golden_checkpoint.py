@@ -13,7 +13,7 @@ import pytest
 from detector.checkpoint.edit import read_held
 from detector.checkpoint.format import merge
 from detector.checkpoint.restore import load
-from detector.checkpoint.store_dir import DirStore
+from detector.checkpoint.stores.dir import DirStore
 from tests.golden import checkpoint as made
 from tests.golden.checkpoint import Golden
 

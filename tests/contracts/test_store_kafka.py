@@ -16,11 +16,11 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from detector.checkpoint import store_kafka
 from detector.checkpoint.base import fence_name, manifest_name, segment_name
-from detector.checkpoint.kafka_log import LogReader
-from detector.checkpoint.state_topic import PARTITIONS
-from detector.checkpoint.store_kafka import KafkaStore
+from detector.checkpoint.stores import kafka as store_kafka
+from detector.checkpoint.stores.kafka import KafkaStore
+from detector.checkpoint.stores.kafka_log import LogReader
+from detector.checkpoint.stores.kafka_topic import PARTITIONS
 from detector.errors import CheckpointError, ConfigurationError, CorruptCheckpointError
 from detector.records import Shard
 from detector.settings import KafkaCheckpointSettings

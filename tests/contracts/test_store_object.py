@@ -12,8 +12,8 @@ import obstore
 import pytest
 
 from detector.checkpoint.base import fence_name
-from detector.checkpoint.store_object import ObjectStore
 from detector.checkpoint.stores import make_store
+from detector.checkpoint.stores.object import ObjectStore
 from detector.errors import CheckpointError, ConfigurationError
 from detector.records import Shard
 from detector.settings import ObjectCheckpointSettings
@@ -121,7 +121,7 @@ def test_without_the_client_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, 
     from detector.cli import _EXTRAS
 
     monkeypatch.setitem(sys.modules, "obstore", None)
-    monkeypatch.delitem(sys.modules, "detector.checkpoint.store_object", raising=False)
+    monkeypatch.delitem(sys.modules, "detector.checkpoint.stores.object", raising=False)
     with pytest.raises(ModuleNotFoundError) as caught:
         make_store(settings("s3://bucket/prefix"))
     assert _EXTRAS[caught.value.name] == "objects"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from detector.checkpoint.store_dir import DirStore
+from detector.checkpoint.stores.dir import DirStore
 from detector.records import Shard
 from tests.contracts import store_laws as laws
 from tests.kafka.broker import own_broker

@@ -23,7 +23,7 @@ import numpy as np
 
 from detector.checkpoint.protocol import Checkpointer, Identity, Outputs
 from detector.checkpoint.restore import restore
-from detector.checkpoint.store_dir import DirStore
+from detector.checkpoint.stores.dir import DirStore
 from detector.clock import ManualClock
 from detector.engine import Detector, Engine
 from detector.model.bundle import read_bundle

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from detector.checkpoint import store_dir
+from detector.checkpoint.stores import dir as store_dir
 
 Fault: TypeAlias = Callable[[str, Path], None]
 """Given an operation and a path: raises OSError, takes its time, or does nothing."""

@@ -24,7 +24,7 @@ from typing import Any
 from detector.checkpoint.base import Store
 from detector.checkpoint.protocol import Identity
 from detector.checkpoint.restore import claim, load
-from detector.checkpoint.store_dir import DirStore
+from detector.checkpoint.stores.dir import DirStore
 from detector.clock import Clock, ManualClock
 from detector.pipeline import Input, Pipeline
 from detector.records import Alert, Outcome, Records, Scores, Shard

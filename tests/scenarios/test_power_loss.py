@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from detector.checkpoint import protocol, store_dir
+from detector.checkpoint import protocol
 from detector.checkpoint.base import fence_name, garbage, manifest_name, segment_name
 from detector.checkpoint.edit import read_held
 from detector.checkpoint.format import Manifest, decode_manifest, encode_manifest
@@ -31,7 +31,8 @@ from detector.checkpoint.history import copies
 from detector.checkpoint.protocol import Checkpointer, Identity, Outputs
 from detector.checkpoint.restore import load, restore
 from detector.checkpoint.standby import newer, refreshed
-from detector.checkpoint.store_dir import DirStore
+from detector.checkpoint.stores import dir as store_dir
+from detector.checkpoint.stores.dir import DirStore
 from detector.checkpoint.warm import Warm
 from detector.clock import ManualClock
 from detector.engine import Engine

@@ -18,7 +18,7 @@ from typing import Any
 
 from detector.checkpoint.base import Store
 from detector.checkpoint.protocol import Identity
-from detector.checkpoint.store_dir import DirStore
+from detector.checkpoint.stores.dir import DirStore
 from detector.clock import Clock, ManualClock, SystemClock
 from detector.pipeline import Input, Pipeline
 from detector.records import (

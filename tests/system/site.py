@@ -26,7 +26,7 @@ from detector.checkpoint.format import decode_manifest
 from detector.checkpoint.stores import make_store
 from detector.engine import Engine
 from detector.errors import SourceError
-from detector.kafka_client import describe_cluster
+from detector.kafka.client import describe_cluster
 from detector.records import NO_TIME, Outcome, Records, Shard, Snapshot
 from detector.settings import KafkaSourceSettings, Settings, load
 from tests.kafka.topics import create_topic, new_name, read_all

@@ -17,9 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from detector.checkpoint import store_dir, store_kafka, store_object
-from detector.checkpoint.kafka_log import LogWriter
-from detector.checkpoint.store_kafka import KafkaStore
+from detector.checkpoint.stores import dir as store_dir
+from detector.checkpoint.stores import kafka as store_kafka
+from detector.checkpoint.stores import object as store_object
+from detector.checkpoint.stores.kafka import KafkaStore
+from detector.checkpoint.stores.kafka_log import LogWriter
 from detector.records import Shard
 
 _CHUNK_BYTES = 700  # of the topic of checkpoints, so that a small blob has several chunks

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 import yaml
 
-from detector import kafka_connect, supervision
+from detector import supervision
+from detector.kafka import connect
 from detector.records import Records, Shard
 from tests.kafka.broker import Broker
 from tests.kafka.topics import create_topic, delete_records, delete_topic, is_up, new_name
@@ -99,7 +100,7 @@ async def test_a_broker_that_goes_away_costs_nothing(own_kafka: Broker, tmp_path
 def be_impatient() -> None:
     """A tamper: what takes minutes takes seconds."""
     supervision._PAUSES_S = (0.2, 0.5)
-    kafka_connect._AGAIN_S = 1.0
+    connect._AGAIN_S = 1.0
 
 
 @pytest.mark.timeout(200)

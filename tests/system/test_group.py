@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from detector.app import App
-from detector.checkpoint.store_dir import DirStore
+from detector.checkpoint.stores.dir import DirStore
 from detector.settings import load
 from tests.kafka import topics
 

@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from detector import kafka_client, kafka_connect
 from detector.errors import ConfigurationError, DataLostError, SinkError, SourceError
+from detector.kafka import client, connect
 from detector.records import Shard
 from detector.settings import KafkaClientSettings, KafkaSinkSettings, KafkaSourceSettings
 from detector.sinks import kafka as sink_module
@@ -464,7 +464,7 @@ async def test_nothing_is_handed_over_before_the_group_has_said_whose_it_is(
 
 async def test_a_broker_that_is_not_there_is_waited_for_and_then_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several attempts, then an error that names the address; nothing stays open."""
-    monkeypatch.setattr(kafka_connect, "_FIRST_S", 0.5)
+    monkeypatch.setattr(connect, "_FIRST_S", 0.5)
     source = KafkaSource("plant", KafkaSourceSettings(type="kafka", topics=["a"], bootstrap_servers="127.0.0.1:1"))
     with pytest.raises(SourceError, match=r"a broker at 127\.0\.0\.1:1"):
         await source.start()
@@ -478,7 +478,7 @@ async def test_a_broker_that_is_not_there_is_waited_for_and_then_an_error(monkey
 async def test_a_topic_whose_configuration_we_may_not_read_is_an_error(kafka: str) -> None:
     """An alerts topic must not be compacted; where the broker does not tell, we do not guess."""
     with pytest.raises(ConfigurationError, match=r"may not read the configuration.*cleanup\.policy"):
-        await kafka_client.topic_settings(KafkaClientSettings(bootstrap_servers=kafka), topics.new_name(), "sink")
+        await client.topic_settings(KafkaClientSettings(bootstrap_servers=kafka), topics.new_name(), "sink")
 
 
 async def test_a_misspelt_topic_is_answered_with_the_nearest(kafka: str, make_source: MakeSource) -> None:

@@ -17,7 +17,7 @@ import pytest
 from detector.checkpoint.base import manifests_newest_first
 from detector.checkpoint.format import decode_manifest
 from detector.checkpoint.segments import read_segment
-from detector.checkpoint.store_dir import DirStore
+from detector.checkpoint.stores.dir import DirStore
 from detector.records import Shard
 from tests.system import broken
 from tests.system.conftest import say

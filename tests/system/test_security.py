@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from detector import kafka_connect
 from detector.app import App
 from detector.errors import ConfigurationError, SinkError, SourceError, TidewardenError
-from detector.kafka_client import topic_settings
+from detector.kafka import connect
+from detector.kafka.client import topic_settings
 from detector.settings import KafkaClientSettings, Settings
 from tests.kafka.fixture import there_or_skipped
 from tests.kafka.security import PASSWORD, SESSION_S, USER, Locked, locked_broker, token
@@ -40,8 +40,8 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locked]:
 @pytest.fixture(autouse=True)
 async def strangers(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     """Every test meets its brokers for the first time, and has little patience with those that do not answer."""
-    monkeypatch.setattr(kafka_connect, "_reached", set())
-    monkeypatch.setattr(kafka_connect, "_FIRST_S", 1.0)
+    monkeypatch.setattr(connect, "_reached", set())
+    monkeypatch.setattr(connect, "_FIRST_S", 1.0)
     yield
     await asyncio.sleep(0.3)  # refused TLS connections say goodbye in the background
 
@@ -157,7 +157,7 @@ async def test_whoever_is_refused_is_told_why_at_once(
     locked: Locked, edge: str, kind: str, changes: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In seconds, though a broker that does not answer would be waited for; by whichever edge meets it first."""
-    monkeypatch.setattr(kafka_connect, "_FIRST_S", 300.0)
+    monkeypatch.setattr(connect, "_FIRST_S", 300.0)
     changes = {
         name: getattr(locked, value) if isinstance(value, str) and value.startswith("stranger") else value
         for name, value in changes.items()

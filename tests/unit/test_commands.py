@@ -113,7 +113,7 @@ class TestCheck:
         async def unreachable(*_: object, **__: object) -> None:
             raise SourceError("kafka source 'k'", "cannot connect", expected="a broker at nowhere:1")
 
-        monkeypatch.setattr("detector.kafka_client.describe_cluster", unreachable)
+        monkeypatch.setattr("detector.kafka.client.describe_cluster", unreachable)
         sources = {"k": {"type": "kafka", "topics": ["t"]}, "p": {"type": "plant"}}
         done = tidewarden("check", "--connect", "-c", configure(sources=sources))
         assert done.exit_code == 1

@@ -14,9 +14,9 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import NodeNotReadyError
 from pydantic import ValidationError
 
-from detector import kafka_connect
 from detector.errors import ConfigurationError, SourceError
-from detector.kafka_connect import (
+from detector.kafka import connect
+from detector.kafka.connect import (
     _READERS,
     _defaults,
     close,
@@ -25,7 +25,7 @@ from detector.kafka_connect import (
     opened,
     producer_arguments,
 )
-from detector.kafka_properties import GUARDED
+from detector.kafka.properties import GUARDED
 from detector.records import Shard
 from detector.settings import KafkaClientSettings, KafkaSourceSettings
 from detector.sources import kafka
@@ -149,7 +149,7 @@ def test_tls_verifies_the_broker() -> None:
 
 def test_the_slow_parser_is_refused() -> None:
     """Without its C extension the client is 13 times slower: better no start than that, unnoticed."""
-    check = "from detector.kafka_connect import require_c_extension; require_c_extension()"
+    check = "from detector.kafka.connect import require_c_extension; require_c_extension()"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
     slow = subprocess.run(
         [sys.executable, "-c", check],
@@ -186,9 +186,9 @@ NOBODY = KafkaClientSettings(bootstrap_servers="127.0.0.1:1")
 @pytest.fixture
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three attempts, one after the other."""
-    monkeypatch.setattr(kafka_connect, "_PAUSES_S", (0.02, 0.02, 9.0))
-    monkeypatch.setattr(kafka_connect, "_FIRST_S", 0.5)
-    monkeypatch.setattr(kafka_connect, "_reached", set())
+    monkeypatch.setattr(connect, "_PAUSES_S", (0.02, 0.02, 9.0))
+    monkeypatch.setattr(connect, "_FIRST_S", 0.5)
+    monkeypatch.setattr(connect, "_reached", set())
     monkeypatch.setattr(Flaky, "made", 0)
     monkeypatch.setattr(Flaky, "stopped", 0)
 
@@ -200,7 +200,7 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
         (NodeNotReadyError(), 3, 3),
         (NodeNotReadyError(), 9, 3),
         (OSError("refused"), 9, 3),
-        (kafka_connect.KafkaError(), 9, 1),
+        (connect.KafkaError(), 9, 1),
     ],
 )
 async def test_a_client_is_tried_again_where_that_can_help(error: Exception, starts_at: int, made: int) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from detector.clock import ManualClock
-from detector.kafka_token import TokenCommand, TokenError
+from detector.kafka.token import TokenCommand, TokenError
 
 NOW_NS = 1_700_000_000 * 10**9
 SECRET = "s3cret-token"

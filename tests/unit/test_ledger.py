@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector.checkpoint.ledger import (
+from detector.checkpoint.stores.kafka_ledger import (
     Ledger,
     Record,
     birth,

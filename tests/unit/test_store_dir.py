@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from detector.checkpoint.store_dir import DirStore
+from detector.checkpoint.stores.dir import DirStore
 from detector.errors import CheckpointError
 from detector.records import Shard
 

@@ -12,7 +12,7 @@ import asyncio
 from dataclasses import dataclass
 
 from detector.errors import CheckpointError, ConfigurationError
-from detector.kafka_client import create_topic, describe_cluster, topic_settings
+from detector.kafka.client import create_topic, describe_cluster, topic_settings
 from detector.settings import KafkaCheckpointSettings
 
 PARTITIONS = 50  # as the broker's own state topics have; shards beyond share them, at the cost of a look over the other

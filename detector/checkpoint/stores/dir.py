@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from detector.checkpoint.format import Block, decode_manifest
-from detector.checkpoint.shard_names import folder_name, identity, in_order, shard_of
+from detector.checkpoint.stores.shard_names import folder_name, identity, in_order, shard_of
 from detector.errors import CheckpointError, CorruptCheckpointError
 from detector.records import Shard
 

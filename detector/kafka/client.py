@@ -1,6 +1,6 @@
 """What Kafka sources, sinks and the store in a topic have in common: asking a cluster about itself, reading a span.
 
-How a broker is reached is told in `kafka_connect`. aiokafka is imported in these two, the edges and the store only.
+How a broker is reached is told in `connect`. aiokafka is imported in these two, the edges and the store only.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, NoError, TopicAlreadyExistsError, for_code
 
 from detector.errors import ConfigurationError, SinkError
-from detector.kafka_connect import BATCH_BYTES as BATCH_BYTES  # these are part of what this module offers
-from detector.kafka_connect import EdgeError as EdgeError
-from detector.kafka_connect import close as close
-from detector.kafka_connect import connection as connection
-from detector.kafka_connect import consumer_arguments as consumer_arguments
-from detector.kafka_connect import opened as opened
-from detector.kafka_connect import producer_arguments as producer_arguments
-from detector.kafka_connect import require_c_extension as require_c_extension
+from detector.kafka.connect import BATCH_BYTES as BATCH_BYTES  # these are part of what this module offers
+from detector.kafka.connect import EdgeError as EdgeError
+from detector.kafka.connect import close as close
+from detector.kafka.connect import connection as connection
+from detector.kafka.connect import consumer_arguments as consumer_arguments
+from detector.kafka.connect import opened as opened
+from detector.kafka.connect import producer_arguments as producer_arguments
+from detector.kafka.connect import require_c_extension as require_c_extension
 from detector.settings import KafkaClientSettings
 
 _STALL_S = 15.0  # without progress while reading a span

@@ -26,7 +26,7 @@ import cramjam
 import msgspec
 
 from detector.checkpoint.format import Block
-from detector.checkpoint.shard_names import identity, shard_of
+from detector.checkpoint.stores.shard_names import identity, shard_of
 from detector.records import Shard
 
 HEADER = "tidewarden"

@@ -2,7 +2,7 @@
 
 Given the `KafkaCheckpointSettings`. A shard's blobs lie in the partition with its number modulo the partitions that the
 topic had at its birth (the first record of partition 0 says so: partitions may be added, nothing moves). What the
-records mean is in ledger.py, what the topic must be in state_topic.py, the client in kafka_log.py.
+records mean is in kafka_ledger.py, what the topic must be in kafka_topic.py, the client in kafka_log.py.
 
 A restore reads what it needs, not the garbage that compaction has not removed yet: before each claim and each manifest
 goes an index of the partition. `names` looks for the newest one from the log's end backwards, in growing steps, and
@@ -23,8 +23,7 @@ from itertools import chain
 from typing import TypeAlias
 
 from detector.checkpoint.format import Block
-from detector.checkpoint.kafka_log import LogReader, LogRecord, LogWriter
-from detector.checkpoint.ledger import (
+from detector.checkpoint.stores.kafka_ledger import (
     Blob,
     Entry,
     Ledger,
@@ -41,10 +40,11 @@ from detector.checkpoint.ledger import (
     understood,
     unpacked,
 )
-from detector.checkpoint.shard_names import in_order
-from detector.checkpoint.state_topic import ready_topic
+from detector.checkpoint.stores.kafka_log import LogReader, LogRecord, LogWriter
+from detector.checkpoint.stores.kafka_topic import ready_topic
+from detector.checkpoint.stores.shard_names import in_order
 from detector.errors import CheckpointError, ConfigurationError, CorruptCheckpointError
-from detector.kafka_client import require_c_extension
+from detector.kafka.client import require_c_extension
 from detector.records import Shard
 from detector.settings import KafkaCheckpointSettings
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from detector.checkpoint.base import Store
-from detector.checkpoint.store_dir import DirStore
-from detector.checkpoint.store_kafka import KafkaStore
+from detector.checkpoint.stores.dir import DirStore
+from detector.checkpoint.stores.kafka import KafkaStore
 from detector.settings import (
     CheckpointSettings,
     DirCheckpointSettings,
@@ -26,6 +26,6 @@ def make_store(settings: CheckpointSettings) -> Store:
         case KafkaCheckpointSettings():
             return KafkaStore(settings)
         case ObjectCheckpointSettings():
-            from detector.checkpoint.store_object import ObjectStore
+            from detector.checkpoint.stores.object import ObjectStore
 
             return ObjectStore(settings)

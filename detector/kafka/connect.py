@@ -31,9 +31,9 @@ from aiokafka.errors import (
 from aiokafka.protocol.metadata import MetadataRequest
 
 from detector.errors import CheckpointError, ConfigurationError, SinkError, SourceError
-from detector.kafka_properties import check_properties
-from detector.kafka_security import security, sign_on_refusal, tls_refusal
-from detector.kafka_token import TokenCommand
+from detector.kafka.properties import check_properties
+from detector.kafka.security import security, sign_on_refusal, tls_refusal
+from detector.kafka.token import TokenCommand
 from detector.settings import KafkaClientSettings, KafkaSourceSettings
 
 FETCH_MAX_BYTES = 32 << 20  # one answer of a broker; bounds what the client buffers

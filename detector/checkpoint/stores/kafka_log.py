@@ -16,9 +16,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from aiokafka.errors import CorruptRecordException, KafkaError, OffsetOutOfRangeError
 from aiokafka.structs import RecordMetadata
 
-from detector.checkpoint.ledger import Record
+from detector.checkpoint.stores.kafka_ledger import Record
 from detector.errors import CheckpointError, CorruptCheckpointError
-from detector.kafka_client import close, consumer_arguments, opened, producer_arguments
+from detector.kafka.client import close, consumer_arguments, opened, producer_arguments
 from detector.settings import KafkaCheckpointSettings
 
 _STALL_S = 15.0  # without progress, of a broker that answers in milliseconds

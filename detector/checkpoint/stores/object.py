@@ -24,7 +24,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import from_url
 
 from detector.checkpoint.format import Block
-from detector.checkpoint.shard_names import folder_name, identity, in_order, shard_of
+from detector.checkpoint.stores.shard_names import folder_name, identity, in_order, shard_of
 from detector.errors import CheckpointError, ConfigurationError, CorruptCheckpointError
 from detector.records import Shard
 from detector.settings import ObjectCheckpointSettings

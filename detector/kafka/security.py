@@ -10,7 +10,7 @@ import ssl
 from typing import Any
 
 from detector.errors import ConfigurationError
-from detector.kafka_token import tokens_of
+from detector.kafka.token import tokens_of
 from detector.settings import KafkaClientSettings
 
 
