@@ -42,7 +42,7 @@ demo: .venv/.complete  ## Watch it find faults in a synthetic plant
 test: test-daemon test-training  ## Run all tests: the daemon without torch, then training
 
 test-daemon: .venv-daemon/.complete  ## Run the daemon's tests in an environment without torch
-	.venv-daemon/bin/python -m pytest --ignore=tests/training --ignore=tests/parity
+	.venv-daemon/bin/python -m pytest -n 2 --dist loadfile --ignore=tests/training --ignore=tests/parity
 
 test-training: .venv-training/.complete  ## Run the tests that need torch
 	.venv-training/bin/python -m pytest tests/training tests/parity
