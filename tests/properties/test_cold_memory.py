@@ -308,8 +308,8 @@ async def test_where_rows_are_changes_nothing(seed: int, is_narrow: bool, forget
     assert len(expected.alerts) > 20
     assert (once["streams_forgotten"] > 10) == (forget_s is not None)
     if limit < STREAMS:
-        assert life.counts["evicted"] > 30
-        assert life.counts["streams_returned"] > 30
+        assert life.counts["evicted"] > 10
+        assert life.counts["streams_returned"] > 10
 
 
 class StartsAnew(Engine):

@@ -179,8 +179,9 @@ class Pumps(World):
             raise failure from None
 
     def files(self, kind: str) -> list[Path]:
-        """Of the shard, newest first."""
-        return sorted(self.store.folder(SHARD).glob(f"{kind}-*"), reverse=True)
+        """Of the shard, newest first, those that are whole."""
+        found = self.store.folder(SHARD).glob(f"{kind}-*")
+        return sorted((path for path in found if path.suffix != ".tmp"), reverse=True)
 
     def manifest(self) -> Manifest:
         """The newest."""
