@@ -14,7 +14,7 @@ _CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
 def test_there_are_examples() -> None:
     """The next test would pass over an empty folder."""
-    assert {path.name for path in _CONFIGS} >= {"kafka.yaml", "files.yaml"}
+    assert {path.name for path in _CONFIGS} >= {"kafka.yaml", "files.yaml", "replicas.yaml"}
 
 
 @pytest.mark.parametrize("path", _CONFIGS, ids=lambda path: path.name)
