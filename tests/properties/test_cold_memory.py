@@ -312,6 +312,19 @@ async def test_where_rows_are_changes_nothing(seed: int, is_narrow: bool, forget
         assert life.counts["streams_returned"] > 10
 
 
+@pytest.mark.parametrize("limit", [100, 10**6])
+async def test_memory_for_a_hundred_of_many_streams_is_enough(limit: int) -> None:
+    """Of 400 streams, which come and go: the same bytes with rows for 100 as with rows for all."""
+    feed, at = wide_feed(3, streams=400, count=6000), positions(3, count=6000)
+    expected, _ = plain(feed, at, is_narrow=False, forget_s=None)
+    life = Life(feed, at, limit, False, 3, fails=0.1, crashes=0.02)
+    assert await live(life) == expected
+    assert len(expected.rows) > 300
+    assert life.counts["contradictions"] == 0
+    assert life.counts["crashed"] > 2
+    assert (life.counts["evicted"] > 100) == (life.counts["streams_returned"] > 100) == (limit == 100)
+
+
 class StartsAnew(Engine):
     """What must not be: a stream that comes back begins as a new one."""
 
