@@ -135,7 +135,7 @@ class App:
         while True:
             try:
                 return await self._connect_and_run(detectors, identity, supervisor)
-            except Exception as failure:
+            except Exception as failure:  # the supervisor raises again what does not pass by itself
                 pause_s = supervisor.pause_after(failure, is_draining=self._is_draining)
             # Not in the handler: as long as the failure lives, the engines of its frames live with it.
             await asyncio.sleep(pause_s)
@@ -261,7 +261,9 @@ def identity_of(settings: Settings, detectors: Sequence[Detector], numerics: str
             for name, detector in settings.detectors.items()
         ],
         "records": {name: source.record.model_dump(mode="json") for name, source in settings.sources.items()},
-        "max_streams": settings.engine.max_streams,
+        # How many rows are in memory changes nothing; how many streams there may be, and when one is forgotten, does.
+        "most_streams": settings.engine.max_streams + settings.engine.max_cold_streams,
+        "forget_after_s": settings.engine.forget_after_s,
     }
     configuration = hashlib.sha256(msgspec.json.encode(matters)).hexdigest()
     models = {detector.name: detector.bundle for detector in detectors}

@@ -265,7 +265,7 @@ async def process(life: Life) -> list[ArenaRows]:
             writing.cancel()
             with contextlib.suppress(BaseException):
                 await writing
-    held = await read_held(life, keeper.manifest)  # type: ignore[arg-type]
+    held = await read_held(life, keeper.manifest)
     life.counts["cold at the end"] += len(held.cold)
     return [*held.warm, *held.cold]
 

@@ -106,7 +106,7 @@ def _narrow(item: S, position: int) -> dict[str, Any]:
 def engine(of: Bundle, *, is_narrow: bool = False, max_streams: int = 1000) -> Engine:
     """A new one, as a daemon with this bundle makes it."""
     channels = ["flow", "heat"] if is_narrow else None
-    settings = DetectorSettings(decide=_DECIDE, channels=channels)  # type: ignore[arg-type]
+    settings = DetectorSettings(decide=_DECIDE, channels=channels)
     detector = Detector("pumps", settings, of, _session(of.model_bytes))
     record = RecordSettings(channel="channel", value="value") if is_narrow else RecordSettings()
     return Engine(SHARD, [detector], record, EngineSettings(max_streams=max_streams))
@@ -165,7 +165,7 @@ class Pumps(World):
             return self.engine
 
         self.identity = identity(self.bundle)
-        inputs = [Input(_PumpSource(self), self.start, new_engine, self.policies)]  # type: ignore[arg-type]
+        inputs = [Input(_PumpSource(self), self.start, new_engine, self.policies)]
         return super().pipeline(**({"inputs": inputs} | changes))
 
     async def begin(self, **changes: Any) -> None:

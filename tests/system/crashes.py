@@ -119,7 +119,7 @@ class _Pace:
         self._crash, self._calm, self._shards = crash, dict(calm), len(calm)
         self._writing, self._polls, self._beside = 0, 0, _BESIDE
         plain = FileSource._read
-        FileSource._read = lambda source, reel, _: plain(source, reel, self._size(reel.shard))  # type: ignore[method-assign]
+        FileSource._read = lambda source, reel, _: plain(source, reel, self._size(reel.shard))
 
     def _size(self, shard: Shard) -> int:
         """Of the shard's next poll."""

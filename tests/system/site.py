@@ -10,6 +10,7 @@ is what must come out: what the engine says of each shard's records in one piece
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -55,7 +56,7 @@ class Golden:
 
 
 @dataclass
-class Site:
+class Site(ABC):
     """Where a daemon works. The rest is in `FileSite` and `KafkaSite`."""
 
     folder: Path
@@ -93,17 +94,17 @@ class Site:
         """The store of checkpoints, not yet started."""
         return make_store(self.settings.checkpoint)
 
+    @abstractmethod
     def records(self) -> Iterator[tuple[str, Records]]:
         """Per shard the name of its source and all its records in one piece."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def alerts(self) -> list[bytes]:
         """The alerts that came out; those of a stream in their order."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def scores(self) -> list[bytes]:
         """The scores that came out."""
-        raise NotImplementedError
 
     def ends(self) -> dict[Shard, int]:
         """Per shard one past its last record."""

@@ -129,7 +129,9 @@ def test_the_configuration_hash_covers_what_changes_results(tmp_path: Path) -> N
     decide = {"threshold_nines": 1.6}
     assert of() == of(http={"port": 9999}) == of(detectors={"pumps": {"bundle": str(copy), "decide": decide}})
     assert of() != of(detectors={"pumps": {"bundle": BUNDLE, "decide": {"threshold_nines": 1.7}}})
+    assert of() == of(engine={"max_streams": 5, "max_cold_streams": 10_999_995})
     assert of() != of(engine={"max_streams": 5})
+    assert of() != of(engine={"forget_after_s": 86_400.0})
 
 
 @pytest.fixture
