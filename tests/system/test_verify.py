@@ -36,7 +36,7 @@ from tests.system.test_kill import finish
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
 KILLS = 4
-PER_S = 150.0  # records of each topic
+PER_S = 900.0  # records of each topic; on a quick machine all is over in seconds, and alerts are to come in them
 PARTITION = 1
 
 Sent = dict[str, list[bytes]]
@@ -184,7 +184,7 @@ def test_an_untouched_past_is_equal_and_stays_untouched(site: KafkaSite, source:
     assert said["verdict"] == "all equal"
     assert said["differences"] == []
     assert said["checkpoint"]["position"] <= said["from_offset"]
-    assert min(said["scores"], said["alerts"]) > 20, "too quiet to prove anything"
+    assert min(said["scores"] / 20, said["alerts"]) > 5, "too quiet to prove anything"
     assert any(manifest.cold for manifest in kept_as_history(site)), "no stream was evicted"
     assert [each["compared"] for each in said["outputs"]] == [said["alerts"], said["scores"]]
     assert traces(site) == before
@@ -395,7 +395,7 @@ async def test_history_in_other_stores_verifies_as_well(
     try:
         async with Feeder(made, PER_S) as feeder:
             async with asyncio.timeout(60):
-                while await asyncio.to_thread(kept) < 5:
+                while await asyncio.to_thread(kept) < 7:  # the last ones may be listed once, as history and newest
                     await asyncio.sleep(0.2)
             await feeder.finish()
         await finish(made, [daemon])
