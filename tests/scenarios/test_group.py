@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,6 +16,7 @@ from tests.scenarios.group import Group, TopicSink
 GENTLE = ["rebalance", "back", "join", "leave"]
 CRASHING = [*GENTLE, "crash"]
 ALL = [*CRASHING, "hasty", "zombie", "wake", "claim", "stall"]
+_MOST_LIVES = 40
 
 
 def schedule(words: list[str], seed: int, length: int = 14) -> list[str]:
@@ -93,17 +94,20 @@ class WildClock(ManualClock):
 # The tests above have teeth
 
 
-async def fails(folder: Path, words: list[str], seeds: int, **settings: Any) -> list[str]:
-    """What the tests above would say of some lives, by seed; nothing of those that end well."""
-    said = []
-    for seed in range(seeds):
-        group = Group(folder / str(seed), seed=seed, **settings)
+async def fails(folder: Path, words: list[str], as_expected: Callable[[str], bool]) -> bool:
+    """Whether the tests above would say so of one of some lives.
+
+    Lives run on a real event loop, so that no seed promises a certain end: some end well though a guard is missing.
+    """
+    for seed in range(_MOST_LIVES):
+        group = Group(folder / str(seed), seed=seed)
         try:
             await group.live(schedule(words, seed))
             assert await group.check() == 0, "copies"
         except (AssertionError, ExceptionGroup, TimeoutError) as failure:
-            said.append(f"{type(failure).__name__}: {failure}")
-    return said
+            if as_expected(f"{type(failure).__name__}: {failure}"):
+                return True
+    return False
 
 
 async def test_control_without_fences_owners_overwrite_each_other(
@@ -116,8 +120,7 @@ async def test_control_without_fences_owners_overwrite_each_other(
         return 1
 
     monkeypatch.setattr("detector.checkpoint.restore.claim", same)
-    said = await fails(tmp_path, ["zombie", "zombie", "wake", "rebalance"], 6)
-    assert [each for each in said if "copies" not in each]
+    assert await fails(tmp_path, ["zombie", "zombie", "wake", "rebalance"], lambda said: "copies" not in said)
 
 
 async def test_control_a_manifest_before_the_alerts_loses_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,9 +130,7 @@ async def test_control_a_manifest_before_the_alerts_loses_some(tmp_path: Path, m
         """Later, perhaps."""
 
     monkeypatch.setattr(TopicSink, "flush", never)
-    said = await fails(tmp_path, CRASHING, 4)
-    assert said
-    assert any("AssertionError" in each for each in said), said
+    assert await fails(tmp_path, CRASHING, lambda said: "AssertionError" in said)
 
 
 async def test_control_a_revocation_that_does_not_wait_for_the_poll_doubles_alerts(
@@ -137,8 +138,8 @@ async def test_control_a_revocation_that_does_not_wait_for_the_poll_doubles_aler
 ) -> None:
     """Its outputs reach the sinks behind the back of the next owner, who has looked already."""
     monkeypatch.setattr(Group, "new_turn", NoTurn)
-    monkeypatch.setattr(Group, "full_s", 0.03)
-    assert any("copies" in each for each in await fails(tmp_path, GENTLE, 6))
+    monkeypatch.setattr(Group, "full_s", 0.12)
+    assert await fails(tmp_path, GENTLE, lambda said: "copies" in said)
 
 
 class NoTurn:
