@@ -1,0 +1,1 @@
+"""Measures detectors on labelled series by the rules of the field."""
