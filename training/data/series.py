@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detector.records import Float64, Int64, Reason
 
@@ -56,18 +57,27 @@ def accept(
     Returns:
         The series, all of it before the cut; None when nothing is left.
     """
+    refused = refusals(time_ns, values)
+    for reason, which in refused.items():
+        rejects[reason.label] += int(np.sum(which))
+    kept = ~np.any(list(refused.values()), axis=0)
+    count = int(kept.sum())
+    return Series(stream, tuple(channels), time_ns[kept], values[kept], count) if count else None
+
+
+def refusals(time_ns: Int64, values: Float64) -> dict[Reason, NDArray[np.bool_]]:
+    """Find the rows that the daemon would refuse, by reason; times (n,) and values (n, C) as they come."""
     finite = ~np.isinf(values).any(axis=1)
     seen = ~np.isnan(values).all(axis=1)
     usable = finite & seen
     highest = np.maximum.accumulate(np.where(usable, time_ns, np.iinfo(np.int64).min))
     before = np.concatenate([[np.iinfo(np.int64).min], highest[:-1]])
-    rejects[Reason.NOT_FINITE.label] += int(np.sum(~finite))
-    rejects[Reason.NOTHING_OBSERVED.label] += int(np.sum(finite & ~seen))
-    rejects[Reason.LATE.label] += int(np.sum(usable & (time_ns < before)))
-    rejects[Reason.DUPLICATE.label] += int(np.sum(usable & (time_ns == before)))
-    kept = usable & (time_ns > before)
-    count = int(kept.sum())
-    return Series(stream, tuple(channels), time_ns[kept], values[kept], count) if count else None
+    return {
+        Reason.NOT_FINITE: ~finite,
+        Reason.NOTHING_OBSERVED: finite & ~seen,
+        Reason.LATE: usable & (time_ns < before),
+        Reason.DUPLICATE: usable & (time_ns == before),
+    }
 
 
 def cut(series: Iterable[Series], share: float) -> list[Series]:

@@ -1,0 +1,66 @@
+"""The unit of evaluation: one labelled stream, as a detector meets it, and what its labels say."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from detector.records import Bytes, Float64, Int64
+from training.data.series import refusals
+
+Split: TypeAlias = Literal["dev", "validation"]
+"""dev: choices may be made in view of it. validation: they may not (split.yaml)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One labelled stream; T rows, C channels."""
+
+    suite: str
+    family: str
+    """What tables average over, such as UCR or realTweets."""
+    name: str
+    """Unique within its suite."""
+    split: Split
+    time_ns: Int64
+    """(T,) event times, Unix; made up from the nominal period where the suite has none."""
+    values: Float64
+    """(T, C) raw units, NaN where missing."""
+    labels: Bytes
+    """(T,) 1 where the suite says that something is wrong."""
+    train: int
+    """Rows from the start that the suite declares as training; 0: none."""
+    channels: tuple[str, ...]
+    period_s: float | None
+    """Nominal seconds between rows; None where the suite does not say."""
+    windows: tuple[tuple[int, int], ...] = ()
+    """Rows of each event or NAB window, end exclusive; by default the runs of `labels`."""
+    begin: int = 0
+    """First row that is measured: rows before it are scored and learnt from, and their labels ignored."""
+    target: int | None = None
+    """The channel that the labels speak of, where the suite declares one."""
+
+    def __len__(self) -> int:
+        return len(self.time_ns)
+
+    @property
+    def accepted(self) -> np.ndarray:
+        """(T,) bool, the rows that the daemon would accept: in order of time, finite, something observed."""
+        return ~np.any(list(refusals(self.time_ns, self.values).values()), axis=0)
+
+    @property
+    def sha256(self) -> str:
+        """A hash of what a detector sees of it: times and values."""
+        digest = hashlib.sha256(str(self.values.shape).encode())
+        digest.update(self.time_ns.astype("<i8").tobytes())
+        digest.update(self.values.astype("<f8").tobytes())
+        return digest.hexdigest()
+
+
+def runs(labels: np.ndarray) -> tuple[tuple[int, int], ...]:
+    """The runs of ones in 0/1 labels (T,), end exclusive."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], np.asarray(labels, np.int8), [0]])))
+    return tuple(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))

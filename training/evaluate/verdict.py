@@ -1,0 +1,60 @@
+"""What the detector made of one case, and its file, so that a second run need not compute it again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from detector.records import Bytes, Float32, Int64
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The daemon's own words on one case; T rows. Rows that it refuses have score 0."""
+
+    score: Float32
+    """(T,) nines."""
+    anomaly: Bytes
+    """(T,) 1 from the firing to the closing sample, as `decide` says."""
+    opened: Int64
+    """(n,) rows at which an anomaly opened."""
+    threshold: Float32
+    """(T,) nines, in force for the row."""
+    channel: int
+    """The channel that the next three speak of: the one that the case declares, else the most blamed."""
+    expected: Float32
+    """(T,) its forecast, raw units; NaN where the row was refused. For plots."""
+    lower: Float32
+    upper: Float32
+    seconds: float
+    """Its share of the time that scoring took, by rows."""
+
+
+def verdict_path(folder: Path, *parts: object) -> Path:
+    """Where the verdict lies that follows from these: bundle, case, settings."""
+    key = hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()
+    return folder / f"{key[:32]}.npz"
+
+
+def write_verdict(path: Path, verdict: Verdict) -> None:
+    """Write it whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        np.savez(file, **asdict(verdict))
+    partial.replace(path)
+
+
+def read_verdict(path: Path) -> Verdict | None:
+    """Read it; None where there is none, or a damaged one, which then counts as absent."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            fields = {name: stored[name] for name in stored.files}
+            return Verdict(**{name: value if value.ndim else value.item() for name, value in fields.items()})
+    except (OSError, ValueError, TypeError, zipfile.BadZipFile):
+        return None
