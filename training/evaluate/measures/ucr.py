@@ -1,4 +1,4 @@
-"""The hit rate of the UCR Anomaly Archive: does the highest score fall on the one anomaly? (Wu and Keogh 2021)
+"""The hit rate of the UCR Anomaly Archive (Wu and Keogh 2021): does the highest score fall on the one anomaly?
 
 Each series has exactly one anomaly, after a training part without any. The place of the highest score in the rest is
 the answer; it is right within the anomaly widened on each side by its own length, at least 100 rows. No threshold is
