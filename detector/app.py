@@ -29,7 +29,7 @@ import msgspec
 import structlog
 
 from detector.admin import Server, serve
-from detector.bundles import default_path
+from detector.bundles import locate
 from detector.checkpoint.base import Store
 from detector.checkpoint.policies import Policies
 from detector.checkpoint.protocol import Identity
@@ -231,7 +231,7 @@ def load_detectors(settings: Settings) -> tuple[list[Detector], str]:
     loaded: dict[str, tuple[Bundle, Session]] = {}
     for each in settings.detectors.values():
         if each.bundle not in loaded:
-            bundle = read_bundle(default_path() if each.bundle == "default" else each.bundle)
+            bundle = read_bundle(locate(each.bundle))
             loaded[each.bundle] = bundle, Session(bundle, settings.device)
         bundle, session = loaded[each.bundle]
         channels = each.channels or bundle.channels

@@ -266,7 +266,7 @@ class DetectorSettings(_Section):
     """A bundle, the streams it watches, and how it decides."""
 
     bundle: str = "default"
-    """Path of a bundle; `default` is the one in the box, for any number of channels."""
+    """Path of a bundle, or the name of one in the box, which take any number of channels: `default`, `light`."""
     match: MatchSettings = MatchSettings()
     """Which streams it takes."""
     channels: list[str] | None = None

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from detector.bundles import default_path
+from detector.bundles import locate
 from detector.checkpoint.base import Store
 from detector.checkpoint.edit import Held, pick, read_held
 from detector.checkpoint.format import Manifest
@@ -112,9 +112,6 @@ def layouts_of(manifest: Manifest, bundles: Iterable[Bundle]) -> dict[str, RowLa
 
 def running(settings: Settings) -> Identity:
     """The bundles of the configuration, as a restore would compare them with a checkpoint's."""
-    paths = {
-        name: default_path() if each.bundle == "default" else each.bundle for name, each in settings.detectors.items()
-    }
-    models = {name: read_bundle(path) for name, path in paths.items()}
+    models = {name: read_bundle(locate(each.bundle)) for name, each in settings.detectors.items()}
     bundles = {name: (bundle.sha256, bundle.label) for name, bundle in models.items()}
     return Identity(bundles, configuration="", numerics="", models=models)

@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 
 from detector.errors import BundleError
+from detector.model.further import Extra, fault_of
 from detector.model.rows import RowField, RowLayout
 from detector.records import Float32
 
@@ -58,14 +59,6 @@ class Tolerance(msgspec.Struct, frozen=True):
 
     score: float
     state: float
-
-
-class Extra(msgspec.Struct, frozen=True):
-    """A further input or output; shape of one row, and what an input is where the daemon has nothing to give."""
-
-    shape: list[int]
-    type: str
-    default: float | None = None
 
 
 class _Metadata(msgspec.Struct):
@@ -120,6 +113,7 @@ class Bundle:
     tolerance: Tolerance
     row_layout: tuple[RowField, ...]
     inputs: dict[str, Extra]
+    """Further inputs that the graph takes; see further.py."""
     outputs: dict[str, Extra]
     metadata: dict[str, Any] = field(repr=False)
     """The whole document, for people."""
@@ -291,6 +285,10 @@ def _parse(path: Path, document: bytes) -> _Metadata:
     for key, (holds, expected, got) in checks.items():
         if not holds:
             raise BundleError(path, f"metadata {key}", expected=expected, got=got, hint=_EXPORT_AGAIN)
+    for name, extra in metadata.inputs.items():
+        if fault := fault_of(name, extra):
+            what = f"metadata inputs.{name}"
+            raise BundleError(path, what, expected=fault[0], got=fault[1], hint=_EXPORT_AGAIN)
     for scope, width in (("joint", metadata.state.joint), ("channel", metadata.state.per_channel)):
         _check_layout(path, scope, width, [entry for entry in metadata.row_layout if entry.scope == scope])
     return metadata

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 
 from detector.errors import BundleError, ConfigurationError
 from detector.model.bundle import Bundle
+from detector.model.further import LEARNING, ROLE, ROLES, Extra, Repeated
 from detector.records import Float32, Float64
 
 INPUTS = ("values", "observed", "elapsed", "clock", "state")
@@ -24,6 +27,7 @@ OUTPUTS = ("score", "blame", "expected", "lower", "upper", "next_state")
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _FLOAT64 = {"values", "expected", "lower", "upper"}
+_NOTHING: Mapping[str, Float32] = MappingProxyType({})
 _ERRORS = 3  # ONNX Runtime's log level; it warns of what is normal here
 _TEST_ROWS, _TEST_SIZES = 64, (7, 64, 256)
 
@@ -72,6 +76,7 @@ class Session:
         self.provider = _choose_provider(ort, device)
         self.numerics = _fingerprint(ort.__version__, self.provider)
         """Names everything besides the bundle that decides the bits: equal text, equal bits."""
+        self._defaults: dict[tuple[str, int], Repeated] = {}
         try:
             self._session = ort.InferenceSession(bundle.model_bytes, _options(ort), providers=[self.provider])
         except Exception as error:  # ONNX Runtime's own classes are not importable by name in every version
@@ -81,22 +86,46 @@ class Session:
             raise _missing(device, f"{self.provider} did not start; see ONNX Runtime's message above")
         self._check_signature()
 
-    def step(self, values: Float64, observed: Float32, elapsed: Float32, clock: Float32, state: Float32) -> StepOutput:
-        """Carry one wave: values (B, C), observed (B, C), elapsed (B, 1), clock (B, 4), state (B, S)."""
+    def step(
+        self,
+        values: Float64,
+        observed: Float32,
+        elapsed: Float32,
+        clock: Float32,
+        state: Float32,
+        further: Mapping[str, Float32] = _NOTHING,
+    ) -> StepOutput:
+        """Carry one wave: values (B, C), observed (B, C), elapsed (B, 1), clock (B, 4), state (B, S).
+
+        `further` holds those of the bundle's further inputs of which something is said, each (B, width); the others
+        are at their default.
+        """
         feed = {"values": values, "observed": observed, "elapsed": elapsed, "clock": clock, "state": state}
         for name, extra in self.bundle.inputs.items():
-            feed[name] = np.full((len(values), *extra.shape), extra.default, np.float32)
+            said = further.get(name)
+            feed[name] = self._default(name, extra, *values.shape) if said is None else said
+        if further and not further.keys() <= self.bundle.inputs.keys():
+            expected = sorted(self.bundle.inputs)
+            raise BundleError(self.bundle.path, "further inputs", expected=expected, got=sorted(further))
         score, *others = self._session.run(OUTPUTS, feed)
         return StepOutput(score.reshape(-1), *others)
 
+    def _default(self, name: str, extra: Extra, rows: int, channels: int) -> Float32:
+        """A further input of which nothing is said, (rows, width)."""
+        width = extra.width(channels)
+        repeated = self._defaults.get((name, width))
+        if repeated is None:
+            repeated = self._defaults[name, width] = Repeated(np.full(width, extra.default, np.float32))
+        return repeated.rows(rows)
+
     def self_test(self, channels: int) -> None:
         """Prove that a row's bits do not depend on its wave, here and now; raises BundleError where they do."""
-        rows = self._grown(channels)
-        alone = [self._outputs(rows, np.array([row])) for row in range(_TEST_ROWS)]
+        rows, further = self._grown(channels), _random_further(self.bundle, channels, _TEST_ROWS)
+        alone = [self._outputs(rows, further, np.array([row])) for row in range(_TEST_ROWS)]
         for size in _TEST_SIZES:
             pick = np.arange(size) * 11 % _TEST_ROWS
             for name, got, *expected in zip(
-                OUTPUTS, self._outputs(rows, pick), *(alone[row] for row in pick), strict=True
+                OUTPUTS, self._outputs(rows, further, pick), *(alone[row] for row in pick), strict=True
             ):
                 if got.tobytes() != np.concatenate(expected).tobytes():
                     raise BundleError(
@@ -114,8 +143,9 @@ class Session:
             wave = _random_wave(self.bundle, channels, _TEST_ROWS, seed)._replace(state=after)
         return wave
 
-    def _outputs(self, rows: Wave, pick: NDArray[np.intp]) -> StepOutput:
-        return self.step(*Wave._make(part[pick] for part in rows))
+    def _outputs(self, rows: Wave, further: Mapping[str, Float32], pick: NDArray[np.intp]) -> StepOutput:
+        said = {name: part[pick] for name, part in further.items()}
+        return self.step(*Wave._make(part[pick] for part in rows), said)
 
     def _check_signature(self) -> None:
         """The graph must take and give what the contract says, with the row that the metadata promise."""
@@ -194,6 +224,16 @@ def _random_wave(bundle: Bundle, channels: int, rows: int, seed: int = 7) -> Wav
         random.uniform(-1, 1, (rows, bundle.clock_features)).astype(np.float32),
         np.tile(bundle.initial_row(channels), (rows, 1)),
     )
+
+
+def _random_further(bundle: Bundle, channels: int, rows: int) -> dict[str, Float32]:
+    """Rows of which unlike things are said: some learn, some do not, with roles of every kind."""
+    random = np.random.default_rng(11)
+    said = {
+        LEARNING: random.integers(0, 2, (rows, 1)).astype(np.float32),
+        ROLE: random.choice(np.array(list(ROLES.values()), np.float32), (rows, channels)),
+    }
+    return {name: part for name, part in said.items() if name in bundle.inputs}
 
 
 def _fingerprint(version: str, provider: str) -> str:

@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from detector.bundles import default_path
+from detector.bundles import locate
 from detector.engine import Detector, Engine
 from detector.model.bundle import Bundle, read_bundle
 from detector.model.session import Session
@@ -55,8 +55,8 @@ class StreamScores:
 
 
 def open_bundle(bundle: str | Path) -> Bundle:
-    """Read a bundle; `default` is the one in the box. Raises BundleError."""
-    return read_bundle(default_path() if bundle == "default" else bundle)
+    """Read a bundle, by the name of one in the box or by its path. Raises BundleError."""
+    return read_bundle(locate(bundle))
 
 
 def engine_factory(
