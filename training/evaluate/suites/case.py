@@ -10,6 +10,7 @@ import numpy as np
 
 from detector.records import Bytes, Float64, Int64
 from training.data.series import refusals
+from training.evaluate.measures.events import intervals
 
 Split: TypeAlias = Literal["dev", "validation"]
 """dev: choices may be made in view of it. validation: they may not (split.yaml)."""
@@ -37,7 +38,7 @@ class Case:
     period_s: float | None
     """Nominal seconds between rows; None where the suite does not say."""
     windows: tuple[tuple[int, int], ...] = ()
-    """Rows of each event or NAB window, end exclusive; by default the runs of `labels`."""
+    """Rows of each event or NAB window, end exclusive; empty where the runs of `labels` are the events."""
     begin: int = 0
     """First row that is measured: rows before it are scored and learnt from, and their labels ignored."""
     target: int | None = None
@@ -45,6 +46,12 @@ class Case:
 
     def __len__(self) -> int:
         return len(self.time_ns)
+
+    @property
+    def events(self) -> tuple[tuple[int, int], ...]:
+        """Rows of each event from `begin` on, end exclusive."""
+        told = self.windows or intervals(self.labels)
+        return tuple((max(first, self.begin), end) for first, end in told if end > self.begin)
 
     @property
     def accepted(self) -> np.ndarray:
@@ -58,9 +65,3 @@ class Case:
         digest.update(self.time_ns.astype("<i8").tobytes())
         digest.update(self.values.astype("<f8").tobytes())
         return digest.hexdigest()
-
-
-def runs(labels: np.ndarray) -> tuple[tuple[int, int], ...]:
-    """The runs of ones in 0/1 labels (T,), end exclusive."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], np.asarray(labels, np.int8), [0]])))
-    return tuple(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
