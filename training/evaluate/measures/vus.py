@@ -104,7 +104,7 @@ def _autocorrelation(values: Floats) -> Floats:
 
 def _smooth_length(least: int) -> int:
     """Smallest 2^a 3^b 5^c that is not less: lengths at which a Fourier transform is quick."""
-    odd = [3**b * 5**c for b in range(12) for c in range(8)]
+    odd: list[int] = [3**b * 5**c for b in range(12) for c in range(8)]
     return min(part << max(0, (-(-least // part) - 1).bit_length()) for part in odd)
 
 
