@@ -25,10 +25,11 @@ help:  ## List the commands
 	@.venv-daemon/$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
-.venv-training/.complete: locks/train.txt pyproject.toml  ## the same with torch
+.venv-training/.complete: locks/train.txt locks/evaluation.txt pyproject.toml  ## the same with torch
 	@echo "installing training into .venv-training (torch: about a minute and 5 GB)"
 	@$(PYTHON) -m venv .venv-training
 	@.venv-training/$(PIP) $(HASHED) locks/train.txt
+	@.venv-training/$(PIP) $(HASHED) locks/evaluation.txt
 	@.venv-training/$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -42,10 +43,10 @@ demo: .venv/.complete  ## Watch it find faults in a synthetic plant
 test: test-daemon test-training  ## Run all tests: the daemon without torch, then training
 
 test-daemon: .venv-daemon/.complete  ## Run the daemon's tests in an environment without torch
-	.venv-daemon/bin/python -m pytest -n 2 --dist loadfile --ignore=tests/training --ignore=tests/parity
+	.venv-daemon/bin/python -m pytest -n 2 --dist loadfile --ignore=tests/training --ignore=tests/parity --ignore=tests/evaluate
 
 test-training: .venv-training/.complete  ## Run the tests that need torch
-	.venv-training/bin/python -m pytest tests/training tests/parity
+	TIDEWARDEN_REQUIRE_TSB_AD=1 .venv-training/bin/python -m pytest tests/training tests/parity tests/evaluate
 
 test-python:  ## Run the quick tests on another Python: make test-python PYTHON=python3.13
 	@$(PYTHON) -m venv .venv-smoke
@@ -109,6 +110,7 @@ lock:  ## Lock newer versions (needs uv)
 	$(LOCK) --upgrade --extra cpu --extra objects -o locks/run.txt
 	$(LOCK) --upgrade --extra cpu --extra objects --extra files --extra dev -c locks/run.txt -o locks/test.txt
 	$(LOCK) --upgrade --extra cpu --extra objects --extra files --extra dev --extra training -c locks/test.txt -o locks/train.txt
+	$(subst pyproject.toml,locks/evaluation.in,$(LOCK)) --upgrade --no-deps -c locks/train.txt -o locks/evaluation.txt
 
 clean:  ## Remove environments and caches
 	rm -rf .venv .venv-daemon .venv-training .venv-smoke .cache dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
