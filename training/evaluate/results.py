@@ -1,13 +1,15 @@
-"""What an evaluation found: one row per case and method, the tables made of them, and what could not be measured.
+"""What an evaluation found: per suite its cases, one line of the table per method, and what could not be measured.
 
-`run.py` fills it, `tables.py` averages it, `report.py` draws it; results.csv holds `rows` as they are.
+`run.py` fills it, `tables.py` makes the lines, `report.py` draws it; results.csv is `cases` laid out flat.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
+from training.evaluate.measures.bootstrap import Interval
 from training.evaluate.suites import Case
 from training.evaluate.verdict import Verdict
 
@@ -15,78 +17,55 @@ Kind: TypeAlias = Literal["ours", "floor", "baseline", "published"]
 """ours: the bundle. floor: what takes three lines. baseline: trained beside ours. published: as its authors say."""
 
 OURS = "tidewarden"
-"""Name of our method in every table."""
+"""Our name in every table."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class CaseResult:
+    """One case under every method."""
+
+    case: Case
+    verdict: Verdict
+    """Ours, for the plot."""
+    measures: Mapping[str, float]
+    """Ours, by name; one that is not defined for the case is absent."""
+    baselines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Method to the same measures, run here: floors, windowed LSTM."""
+    published: Mapping[str, float] = field(default_factory=dict)
+    """Method to the suite's lead measure on this very series, as its authors state it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
-    """One case under one method."""
-
-    suite: str
-    family: str
-    case: str
-    split: str
-    method: str
-    kind: Kind
-    samples: int
-    channels: int
-    measures: dict[str, float] = field(default_factory=dict)
-    """By name; higher is better unless tables.py says otherwise. A measure that does not apply is absent."""
-    seconds: float | None = None
-    """What scoring the case took, where it was measured."""
-
-
-@dataclass(slots=True)
-class TableRow:
-    """One line of a table."""
+    """One line of a suite's table."""
 
     method: str
     kind: Kind
-    cells: dict[str, float]
-    """By column; absent where nothing is known."""
-    low: float | None = None
-    """Ends of the 95 % interval of the column that the table is sorted by; bootstrap over series."""
-    high: float | None = None
+    figures: Mapping[str, Interval]
+    """By measure; low and high are NaN where none is known."""
+    families: Mapping[str, float] = field(default_factory=dict)
+    """Mean of the lead measure by family."""
 
 
-@dataclass(slots=True)
-class Table:
-    """A summary over cases: methods down, families or measures across."""
-
-    suite: str
-    title: str
-    columns: list[str]
-    rows: list[TableRow]
-    """Best first."""
-    note: str = ""
-    """What a reader must know to judge it: how many series, what is declared."""
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """A case that could not be loaded, scored or measured; it costs no other."""
 
-    suite: str
     case: str
     reason: str
 
 
-@dataclass(slots=True)
-class Scored:
-    """A case with what ours made of it, for the plots."""
+@dataclass(frozen=True, slots=True)
+class SuiteResult:
+    """One suite."""
 
-    case: Case
-    verdict: Verdict
-    measures: dict[str, float]
-
-
-@dataclass(slots=True)
-class Results:
-    """All of it."""
-
-    facts: dict[str, Any]
-    """Date, command, bundle, hashes, commit, split, budget."""
-    tables: list[Table] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
-    refusals: list[Refusal] = field(default_factory=list)
-    scored: list[Scored] = field(default_factory=list)
+    suite: str
+    lead: str
+    """The measure that methods are ranked by."""
+    is_higher_better: bool
+    cases: tuple[CaseResult, ...]
+    rows: tuple[Row, ...]
+    """In the order of the table."""
+    notes: tuple[str, ...] = ()
+    """Printed under the table: dates, what is declared, what the numbers are not."""
+    refusals: tuple[Refusal, ...] = ()
