@@ -124,11 +124,11 @@ def crossed(first: Sequence[Scored], second: Sequence[Scored], profile: Profile 
 def one_per_burst(scores: ArrayLike, half_life: int = _HALF_LIFE) -> Floats:
     """Keep of each burst only the rows at which it outdoes itself, and set the others to 0.
 
-    A row is kept when it is above the running maximum of all rows before it, which halves every `half_life` rows. It
-    looks at the past only. NAB charges every row above the threshold while a user is alerted once: `decide` opens one
-    anomaly and keeps it open. This does the like at all thresholds at once: whatever the threshold, the row at which
-    the running maximum rises to it, where an alarm would open, is kept; the rest of the burst is dropped unless it is
-    higher still.
+    A row is kept when it is above the running maximum of the rows before it, which halves every `half_life` rows. NAB
+    charges every row above the threshold, while a user is told once: `decide` opens one anomaly and keeps it open. This
+    does the like, looking at the past only and whatever the threshold will be: the row at which the running maximum
+    reaches it, where an alarm would open, is always kept. A burst that goes on rising keeps several rows, so that what
+    NAB counts is never fewer alarms than an alarm so latched would open.
 
     Args:
         scores: Not negative, shape (T,).
@@ -144,9 +144,11 @@ def one_per_burst(scores: ArrayLike, half_life: int = _HALF_LIFE) -> Floats:
     if not (score >= 0).all():
         raise ValueError("one_per_burst: scores: expected 0 or more, got a negative one or NaN")
     with np.errstate(divide="ignore"):
-        height = np.log2(score) + np.arange(len(score)) / half_life  # decay turned into a rising yardstick
-    before = np.maximum.accumulate(np.concatenate([[-np.inf], height[:-1]])[: len(score)])
-    return np.where(height > before, score, 0.0)
+        height = np.log2(score)
+    row = np.arange(len(score))
+    highest = np.maximum.accumulate(height + row / half_life)  # maxima sink: compared on a scale that rises instead
+    before = np.concatenate([[-np.inf], highest])[:-1]
+    return np.where(height + (row - 1) / half_life > before, score, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +205,7 @@ def _values(rows: int, windows: Iterable[tuple[int, int]], profile: Profile) -> 
 
 def _sigmoid(position: float | Floats) -> Floats:
     """Worth of an alarm, 1 to -1: -1 is the start of a window, 0 its end, beyond lies behind it."""
-    return np.asarray(2 / (1 + np.exp(_STEEPNESS * np.asarray(position))) - 1)
+    return np.asarray(-np.tanh(_STEEPNESS / 2 * position))  # NAB writes 2 / (1 + exp(5 position)) - 1
 
 
 def _gains(score: Floats, window: NDArray[np.intp], value: Floats, profile: Profile) -> Floats:
