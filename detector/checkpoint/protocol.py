@@ -56,6 +56,7 @@ from detector.state.cold import ColdStreams
 
 _T = TypeVar("_T")
 _LONGEST_BACKOFF_S = 60.0
+_DOUBLINGS = 6  # beyond the longest wait; without a bound a disk that is full for hours overflows the power
 _CROWDED_S = 1.0  # between checkpoints while there are too many streams
 _COLLECT_FROM_EPOCH = 2  # until then what was there before a cold start stays, in case it was a mistake
 
@@ -315,7 +316,7 @@ class Checkpointer:
 
     def _back_off(self) -> None:
         self._failures += 1
-        wait_s = min(2.0 ** (self._failures - 1), self._every_s, _LONGEST_BACKOFF_S)
+        wait_s = min(2.0 ** min(self._failures - 1, _DOUBLINGS), self._every_s, _LONGEST_BACKOFF_S)
         # Shards, and replicas, that saw one store fail are not to come back to it all at once.
         jitter = random.Random(f"{self.shard} {self._epoch} {self._failures}").uniform(0.75, 1.25)
         self._due_s = self._clock.monotonic_s() + wait_s * jitter

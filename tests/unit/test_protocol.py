@@ -216,6 +216,23 @@ async def test_a_store_that_fails_is_tried_again_and_nothing_is_lost(
     )
 
 
+async def test_a_store_may_fail_for_hours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More failures in a row than a float has powers of two; the next attempt is as far off as ever."""
+    rig = Rig(tmp_path)
+    keeper = await rig.start()
+
+    async def full(*_: object) -> None:
+        raise CheckpointError("disk", "full")
+
+    monkeypatch.setattr(rig.world.store, "write", full)
+    await rig.advance(10)
+    for _ in range(1_100):
+        with pytest.raises(CheckpointError, match="disk: full"):
+            await keeper.make_durable(await keeper.take(is_replaying=False))
+    rig.clock.advance(10 * 1.25)
+    assert keeper.is_due()
+
+
 async def test_an_output_that_is_lost_stops_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is written: the last manifest brings the records back, and with them the alert."""
     rig = Rig(tmp_path)
