@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -86,7 +87,7 @@ def _section(model: type[BaseModel], paths: list[str]) -> str:
 
 
 def _row(name: str, field: FieldInfo) -> str:
-    cells = (f"`{name}`", _type(field), _default(field), _flat(field.description))
+    cells = (f"`{field.alias or name}`", _type(field), _default(field), _flat(field.description))
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 
 
@@ -111,7 +112,7 @@ def _words(annotation: Any) -> str:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "section"
     names = {str: "text", int: "integer", float: "number", bool: "`true` or `false`", Path: "path", SecretStr: "text"}
-    return {**names, type(None): "`null`"}[annotation]
+    return {**names, datetime: "time", type(None): "`null`"}[annotation]
 
 
 def _limits(constraints: Any) -> Iterator[str]:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from detector.settings_checks import SECRETS, History, ReadableFile, Regex, TimeZone, check_secrets
+from detector.settings_checks import SECRETS, Edge, History, ReadableFile, Regex, TimeZone, check_secrets, is_glob
 from detector.settings_checks import parse_history as parse_history  # these are part of what this module offers
 from detector.settings_checks import parse_ordinal as parse_ordinal
 from detector.settings_checks import parse_partitions as parse_partitions
@@ -262,6 +262,41 @@ class DecideSettings(_Section):
         return self
 
 
+class FreezeSettings(_Section):
+    """Streams that learn nothing for a while, but are scored all the same.
+
+    It is in force for their samples at or past `from` and before `until`, by the record alone.
+    """
+
+    stream: str
+    """The stream's key, or a glob such as `pump-*`."""
+    topic: str | None = None
+    """Only in this topic (or path)."""
+    partition: int | None = None
+    """Only in this partition; a file has one, 0."""
+    begin: Edge = Field(alias="from")
+    """An offset such as 123456, or an event time such as 2026-11-21T08:00Z. An offset counts in one shard: it needs
+    `topic` and `partition`, or a stream without wildcards."""
+    until: Edge | None = None
+    """The first that is free again, offset or event time; null for good."""
+
+    @property
+    def has_offset(self) -> bool:
+        """Whether it goes by offset, on either side."""
+        return isinstance(self.begin, int) or isinstance(self.until, int)
+
+    @model_validator(mode="after")
+    def _offsets_name_their_shard(self) -> FreezeSettings:
+        if self.has_offset and is_glob(self.stream) and (self.topic is None or self.partition is None):
+            raise ValueError(
+                "expected topic and partition, or a stream without wildcards, beside an offset, for it counts in one "
+                f"shard; got stream {self.stream!r}"
+            )
+        if type(self.begin) is type(self.until) and self.until <= self.begin:  # type: ignore[operator]  # of one type
+            raise ValueError(f"expected until after from, got {self.until} after {self.begin}")
+        return self
+
+
 class DetectorSettings(_Section):
     """A bundle, the streams it watches, and how it decides."""
 
@@ -272,6 +307,11 @@ class DetectorSettings(_Section):
     channels: list[str] | None = None
     """Channels in the bundle's order; null takes the bundle's own names or, for a bundle of any channels, those of a
     stream's first sample."""
+    roles: dict[str, Literal["target", "context", "auto"]] = {}
+    """Which channels a stream is judged by (target) and which only tell what else goes on (context), such as a command
+    or a set point; channels that are not named are auto: the bundle finds out."""
+    freeze: list[FreezeSettings] = []
+    """Streams whose learning rests, and from when."""
     time_zone: TimeZone = "UTC"
     """Time zone of the plant, for time of day and day of week."""
     decide: DecideSettings = DecideSettings()

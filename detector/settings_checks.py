@@ -1,17 +1,21 @@
-"""Types of settings that are checked as soon as they are read: expressions, time zones, files, partitions, policies."""
+"""Types of settings that are checked as soon as they are read: expressions, times, files, partitions, policies."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Set
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, TypeAlias
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
 
 _MOST_PARTITIONS = 10_000  # of one range; more is a slip of the finger
+_MOST_OFFSET = 2**63 - 1
+_TIMES = datetime(1970, 1, 1, tzinfo=UTC), datetime(2262, 1, 1, tzinfo=UTC)  # what event times may be
 _OF_TLS, _PASSWORDS, _TOKEN = (
     ("ca_file", "certificate_file", "key_file"),
     {"password", "password_file"},
@@ -97,6 +101,28 @@ def check_secrets(given: Set[str], protocol: str, mechanism: str) -> None:
             raise ValueError(f"expected username, and password or password_file, with {mechanism}, got {got}")
 
 
+def is_glob(text: str) -> bool:
+    """Whether it may mean several names; fnmatch's signs."""
+    return any(sign in text for sign in "*?[")
+
+
+def _edge(given: object) -> object:
+    """An offset, or a time; one without a zone is UTC, for so are all times that we print."""
+    if isinstance(given, str) and given.strip().isdecimal():
+        given = int(given)
+    if isinstance(given, str):
+        with suppress(ValueError):
+            given = datetime.fromisoformat(given.strip())
+    if isinstance(given, date) and not isinstance(given, datetime):
+        given = datetime(given.year, given.month, given.day)  # noqa: DTZ001  # YAML reads 2026-11-21 so; UTC below
+    if isinstance(given, datetime) and given.tzinfo is None:
+        given = given.replace(tzinfo=UTC)
+    is_offset = isinstance(given, int) and not isinstance(given, bool) and 0 <= given < _MOST_OFFSET
+    if is_offset or (isinstance(given, datetime) and _TIMES[0] <= given < _TIMES[1]):
+        return given.astimezone(UTC) if isinstance(given, datetime) else given
+    raise ValueError(f"expected an offset such as 123456, or a time such as 2026-11-21T08:00Z, got {str(given)!r}")
+
+
 def _regex(text: str) -> str:
     try:
         re.compile(text)
@@ -125,6 +151,9 @@ def _readable(path: Path) -> Path:
         raise ValueError(f"expected a file to read, got {str(path)!r} ({error.strerror})") from error
     return path
 
+
+Edge: TypeAlias = Annotated[int | datetime, BeforeValidator(_edge)]
+"""An offset, or an event time in UTC."""
 
 Regex: TypeAlias = Annotated[str, AfterValidator(_regex)]
 """A regular expression."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from detector.engine import Detector, Engine
+from detector.model.further import KNOWN
 from detector.model.session import StepOutput
 from detector.records import NO_TIME, Outcome, Records, Shard
 from detector.settings import DetectorSettings, EngineSettings, RecordSettings
@@ -28,6 +29,7 @@ class PlainModel:
             sha256=f"{name:0<64}",
             mode="any" if fixed is None else "fixed",
             channels=None if fixed is None else tuple(fixed),
+            inputs={"learning": KNOWN["learning"]},
             period_s=60.0,
             budget_per_day=1.0,
             exceedances_per_alarm=1.0,
@@ -37,8 +39,10 @@ class PlainModel:
         )
         self.waves: list[int] = []
 
-    def step(self, values: Any, observed: Any, elapsed: Any, clock: Any, state: Any) -> StepOutput:
-        """Row by row; what is not observed counts as 0."""
+    def step(
+        self, values: Any, observed: Any, elapsed: Any, clock: Any, state: Any, further: Mapping[str, Any]
+    ) -> StepOutput:
+        """Row by row; what is not observed counts as 0. What it sums up is what it learns."""
         assert values.dtype == np.float64
         assert {array.dtype for array in (observed, elapsed, clock, state)} == {np.dtype(np.float32)}
         assert (elapsed.shape, clock.shape) == ((len(values), 1), (len(values), 4))
@@ -47,7 +51,7 @@ class PlainModel:
         following = state.copy()
         following[:, 0] += 1
         following[:, 1] = following[:, 1] * np.float32(0.5) + elapsed[:, 0] + clock.sum(axis=1)
-        following[:, 2:] += seen.astype(np.float32)
+        following[:, 2:] += seen.astype(np.float32) * further.get("learning", np.float32(1))
         score = np.abs(seen).max(axis=1).astype(np.float32)
         blame = np.zeros(values.shape, np.float32)
         blame[np.arange(len(values)), np.abs(seen).argmax(axis=1)] = 1

@@ -10,6 +10,7 @@ there, but only where something could be silent, which is rare.
 
     engine   the stages in their order; silence; memory
     lane     a detector and what follows from its settings
+    freezing which samples teach their stream nothing
     poll     one poll on its way
     partials samples of narrow records of which not all has arrived
 """

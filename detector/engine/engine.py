@@ -57,7 +57,7 @@ class Engine(ShardMemory):
             require_channels(detectors, str(shard), [shard.topic])
         super().__init__(
             shard,
-            [Lane(detector, is_narrow=self.is_narrow) for detector in detectors],
+            [Lane(detector, shard, is_narrow=self.is_narrow) for detector in detectors],
             max_streams=settings.max_streams,
             max_cold_streams=settings.max_cold_streams,
             rejects_unknown=record.unknown_channels == "reject",
@@ -200,7 +200,9 @@ class Engine(ShardMemory):
     def _step(self, arena: Arena, lane: Lane, work: Work, scores: Scores, poll: Poll) -> list[Message]:
         """One wave: infer, decide, and write down what they say."""
         slots, values = work.batch.slots, work.batch.values
-        step = infer(lane.model, arena.state, WaveInput(slots, values, work.elapsed_s, work.event_ns), lane.clock)
+        further = lane.further(arena, slots, work.positions, work.event_ns)
+        given = WaveInput(slots, values, work.elapsed_s, work.event_ns, further)
+        step = infer(lane.model, arena.state, given, lane.clock)
         arena.dirty[slots] = True
         poll.outcome.wave_s.append(poll.watch.lap("infer"))
         poll.outcome.wave_rows.append(len(slots))

@@ -61,6 +61,13 @@ class ShardMemory:
         return sum(len(arena.open) for arena in self._router.arenas)
 
     @property
+    def frozen_streams(self) -> int:
+        """How many streams with a row here learnt nothing from their last sample, by the operator's word."""
+        arenas = enumerate(self._router.arenas)
+        frozen = (arena.frozen for number, arena in arenas if self._lane_of(number).freezing is not None)
+        return sum(int(np.count_nonzero(each)) for each in frozen)
+
+    @property
     def is_crowded(self) -> bool:
         """Whether there are so many streams that the next checkpoint should come early."""
         return self.streams > self._max_streams + self._max_streams // _CROWD

@@ -6,9 +6,10 @@ and in every wave, and cost nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
@@ -61,8 +62,16 @@ class Step(Protocol):
 class Model(Protocol):
     """What runs the step; `detector.model.session.Session` does."""
 
-    def step(self, values: Float64, observed: Float32, elapsed: Float32, clock: Float32, state: Float32) -> Step:
-        """Score one sample of each of B streams."""
+    def step(
+        self,
+        values: Float64,
+        observed: Float32,
+        elapsed: Float32,
+        clock: Float32,
+        state: Float32,
+        further: Mapping[str, Float32],
+    ) -> Step:
+        """Score one sample of each of B streams; `further` as in `WaveInput`."""
         ...
 
 
@@ -74,6 +83,8 @@ class WaveInput(NamedTuple):
     """(B, C) raw units, NaN where missing."""
     elapsed_s: Float64
     event_ns: Int64
+    further: Mapping[str, Float32] = MappingProxyType({})
+    """Further inputs of which something is said, each (B, width)."""
 
 
 def infer(model: Model, state: Float32, wave: WaveInput, clock: WallClock) -> Step:
@@ -91,6 +102,7 @@ def infer(model: Model, state: Float32, wave: WaveInput, clock: WallClock) -> St
         wave.elapsed_s.astype(np.float32)[:, None],
         clock.features(wave.event_ns),
         state.take(wave.slots, axis=0),
+        wave.further,
     )
     _scatter(state, wave.slots, step.next_state)
     return step

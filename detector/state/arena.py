@@ -16,6 +16,8 @@ and beside the rows, in memory only:
     dirty   (capacity,) bool          changed since the last snapshot
     touched (capacity,) int64         the poll in which the stream was last heard: who leaves first when it gets crowded
     held    (capacity,) bool          there is a stream in the slot
+    rules   (capacity,) int32         which of the operator's rules its stream falls under; engine/freezing.py's number
+    frozen  (capacity,) bool          its last sample taught it nothing, by one of those rules
 
 A new row is a copy of the bundle's initial row, laid out when its chunk is, or when the stream before it left. Growing
 goes through `realloc`, which on Linux moves pages rather than bytes: no second copy exists while an arena grows.
@@ -35,6 +37,9 @@ from detector.records import NO_TIME, ArenaRows, Bytes, Float32, Float64, Int64
 
 Structured: TypeAlias = NDArray[Any]
 """Rows of `decide`'s columns, shape (n,)."""
+
+NOT_ASKED = -1
+"""In `rules`: nobody has looked yet."""
 
 _GROWTH = 16  # grows by a sixteenth, so that at most 6 % of an arena lies idle,
 _LEAST_BYTES = 65_536  # but by at least so many bytes of state
@@ -65,6 +70,8 @@ class Arena:
         self.dirty: NDArray[np.bool_] = np.empty(0, np.bool_)
         self.touched: Int64 = np.empty(0, np.int64)
         self.held: NDArray[np.bool_] = np.empty(0, np.bool_)
+        self.rules: NDArray[np.int32] = np.empty(0, np.int32)
+        self.frozen: NDArray[np.bool_] = np.empty(0, np.bool_)
         self.open: set[int] = set()
         """Slots with an open anomaly."""
         self.streams: list[str] = []
@@ -118,7 +125,8 @@ class Arena:
         """
         for name, column in self._columns().items():
             column[slots] = self._blank[name]
-        self.held[slots] = self.dirty[slots] = False
+        self.held[slots] = self.dirty[slots] = self.frozen[slots] = False
+        self.rules[slots] = NOT_ASKED
         at = slots.tolist()
         self.open.difference_update(at)
         for slot in at:
@@ -234,13 +242,15 @@ class Arena:
         if rows > old:
             step = max(old // _GROWTH, _LEAST_BYTES // max(self._blank["state"].nbytes, 1), 1)
             new = max(rows, old + step)
-            for array in (*self._columns().values(), self.dirty, self.touched, self.held):
+            beside = (self.dirty, self.touched, self.held, self.rules, self.frozen)
+            for array in (*self._columns().values(), *beside):
                 # refcheck=False: a debugger or profiler that looks at the frame must not make growing fail.
                 array.resize((new, *array.shape[1:]), refcheck=False)
             for name, column in self._columns().items():
                 column[rows if written else old :] = self._blank[name]
-            self.dirty[old:] = self.held[old:] = False
+            self.dirty[old:] = self.held[old:] = self.frozen[old:] = False
             self.touched[old:] = 0
+            self.rules[old:] = NOT_ASKED
 
 
 def put_rows(column: NDArray[Any], slots: NDArray[np.intp] | slice, rows: NDArray[Any]) -> None:
