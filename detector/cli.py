@@ -40,6 +40,7 @@ _OURS = {
 _OTHERS = {
     "train": "Learn from history: leaves a run folder with report and bundle.onnx.",
     "export": "Make the bundle of a run again.",
+    "evaluate": "Measure a bundle on public suites, with floors and published figures beside it.",
 }
 """Help for commands that an installed package is known to register."""
 

@@ -1,4 +1,4 @@
-"""`tidewarden train` and `tidewarden export`; found by the daemon's command through an entry-point group."""
+"""`tidewarden train`, `export` and `evaluate`; found by the daemon's command through an entry-point group."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Annotated
 import typer
 
 from detector.errors import InputError
+from training.evaluate.cli import evaluate
+
+__all__ = ["evaluate", "export", "train"]
 
 
 def train(

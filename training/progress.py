@@ -46,3 +46,12 @@ class Progress(AbstractContextManager["Progress"]):
             yield from self._bars.track(items, description=what)
 
         return watch
+
+    def bar(self, what: str, total: int) -> Callable[[int], None]:
+        """Show a bar of that name, and give what moves it on by so much."""
+        task = self._bars.add_task(what, total=total)
+
+        def advance(more: int) -> None:
+            self._bars.advance(task, more)
+
+        return advance

@@ -41,19 +41,19 @@ def constant(case: Case) -> Float64:
 
 def absolute_z(case: Case) -> Float64:
     """Distance from the mean of the training rows."""
-    values = _filled(case)
+    values = filled(case)
     return _strangeness(values - values[: reference(case)].mean(axis=0), case)
 
 
 def absolute_difference(case: Case) -> Float64:
     """Size of the step since the row before."""
-    values = _filled(case)
+    values = filled(case)
     return _strangeness(np.diff(values, axis=0, prepend=values[:1]), case)
 
 
 def ewma_residual(case: Case) -> Float64:
     """Distance from an exponentially weighted mean (rate 0.05) of the rows before."""
-    values = _filled(case)
+    values = filled(case)
     mean, residual = values[0].copy(), np.zeros_like(values)
     for row, value in enumerate(values):
         residual[row] = value - mean
@@ -70,7 +70,7 @@ FLOORS: dict[str, Baseline] = {
 }
 
 
-def _filled(case: Case) -> Float64:
+def filled(case: Case) -> Float64:
     """Values (T, C) with each gap filled by the value before it; before the first value, by 0."""
     known = np.isfinite(case.values)
     latest = np.maximum.accumulate(np.where(known, np.arange(len(case))[:, None], 0), axis=0)

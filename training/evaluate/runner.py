@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.model.session import Session
-from detector.records import Float32, Float64, Int64
-from detector.stages.decide import Decision, DecideWave, Policy, decide, initial_decide
+from detector.records import Float32, Int64
+from detector.stages.decide import DecideWave, Decision, Policy, decide, initial_decide
 from detector.stages.infer import Step, WallClock, WaveInput, infer
 from training.evaluate.suites import Case
 from training.evaluate.verdict import Verdict

@@ -1,16 +1,19 @@
-"""What the detector made of one case, and its file, so that a second run need not compute it again."""
+"""What the detector made of one case, and files of such findings, so that a second run need not compute them again."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
 from detector.records import Bytes, Float32, Int64
+
+Stored = TypeVar("Stored")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +38,26 @@ class Verdict:
     """Its share of the time that scoring took, by rows."""
 
 
-def verdict_path(folder: Path, *parts: object) -> Path:
-    """Where the verdict lies that follows from these: bundle, case, settings."""
+def stored_path(folder: Path, *parts: object) -> Path:
+    """Where lies what follows from these alone: bundle, case, settings."""
     key = hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()
     return folder / f"{key[:32]}.npz"
 
 
-def write_verdict(path: Path, verdict: Verdict) -> None:
-    """Write it whole or not at all."""
+def store(path: Path, found: Any) -> None:
+    """Write a dataclass of arrays and numbers, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
     with partial.open("wb") as file:
-        np.savez(file, **asdict(verdict))
+        np.savez(file, **{entry.name: getattr(found, entry.name) for entry in fields(found)})
     partial.replace(path)
 
 
-def read_verdict(path: Path) -> Verdict | None:
-    """Read it; None where there is none, or a damaged one, which then counts as absent."""
+def recall(path: Path, kind: type[Stored]) -> Stored | None:
+    """Read it; None where there is none, or a damaged or another one, which then counts as absent."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            fields = {name: stored[name] for name in stored.files}
-            return Verdict(**{name: value if value.ndim else value.item() for name, value in fields.items()})
-    except (OSError, ValueError, TypeError, zipfile.BadZipFile):
+            found = {name: stored[name] for name in stored.files}
+            return kind(**{name: value if value.ndim else value.item() for name, value in found.items()})
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
         return None

@@ -12,17 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 from detector.errors import InputError
 from training.evaluate.suites import archive, machines, numenta, tsb_ad
-from training.evaluate.suites.case import Case, Split
+from training.evaluate.suites.case import Case, Pooled, Split
 
-__all__ = ["SUITES", "Case", "Split", "Suite"]
-
-Pooled: TypeAlias = Literal["nab", "hits", "points", "events"]
-"""The measure of a suite's own community that stands beside VUS-PR: NAB's score, UCR's hit rate, F1 with FAR and MAR
-of pooled rows, precision and recall of pooled events."""
+__all__ = ["SUITES", "Case", "Pooled", "Split", "Suite"]
 
 
 @dataclass(frozen=True, slots=True)

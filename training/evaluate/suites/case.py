@@ -14,6 +14,9 @@ from training.evaluate.measures.events import intervals
 
 Split: TypeAlias = Literal["dev", "validation"]
 """dev: choices may be made in view of it. validation: they may not (split.yaml)."""
+Pooled: TypeAlias = Literal["nab", "hits", "points", "events"]
+"""The measure of a suite's own community that stands beside VUS-PR: NAB's score, UCR's hit rate, F1 with FAR and MAR
+of pooled rows, precision and recall of pooled events."""
 
 
 @dataclass(frozen=True, slots=True)

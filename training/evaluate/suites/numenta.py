@@ -7,13 +7,14 @@ families. There is no training part: the first 15 % of a file, at most 750 rows,
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from detector.errors import InputError
-from detector.records import Int64
+from detector.records import Float64, Int64
 from training.evaluate.suites.case import Case
 from training.evaluate.suites.files import numbers, read_csv, times, unix_ns
 from training.evaluate.suites.split import split_of
@@ -52,6 +53,18 @@ def read(path: Path) -> Case:
         period_s=float(np.median(np.diff(time_ns))) / 1e9 if len(time_ns) > 1 else None,
         windows=windows,
     )
+
+
+def published(folder: Path, names: Collection[str]) -> dict[str, dict[str, Float64]]:
+    """Scores per detector and file that others published, where they lie in the folder and speak of all these files."""
+    found: dict[str, dict[str, Float64]] = {}
+    for detector in sorted((folder / "published_scores").glob("*")):
+        paths = {name: detector / name for name in names}
+        if paths and all(path.exists() for path in paths.values()):
+            found[detector.name] = {
+                name: numbers(path, read_csv(path), "anomaly_score")[:, 0] for name, path in paths.items()
+            }
+    return found
 
 
 @lru_cache(maxsize=2)

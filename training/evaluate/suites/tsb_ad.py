@@ -69,8 +69,7 @@ def _read(suite: str, path: Path) -> Case:
 
 def published(folder: Path, suite: str) -> dict[str, dict[str, float]]:
     """VUS-PR by method and series, as the benchmark's authors publish it; empty where their table is not there."""
-    letter = suite[-1].upper()
-    name = f"published_vus_pr_{letter}.csv"
+    name = {"tsb-ad-u": "published_vus_pr_U.csv", "tsb-ad-m": "published_vus_pr_M.csv"}.get(suite, "none.csv")
     path = next((path for path in (folder / name, folder.parent / name) if path.exists()), None)
     return {} if path is None else _table(path)
 

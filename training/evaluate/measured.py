@@ -1,0 +1,87 @@
+"""The measures of one case under one method, and of all methods that run here.
+
+Ranking measures take the scores as they are. Measures of alarms take what `decide` opened with the promised budget; a
+method without a rule of its own raises an alarm where its score reaches the highest of its training rows. No threshold
+is ever chosen on labels, but for NAB's own optimiser (`tables.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.records import Bytes
+from training.evaluate.baselines import FLOORS, filled, reference
+from training.evaluate.measures import events, skab, ucr, vus
+from training.evaluate.results import OURS
+from training.evaluate.suites import Case, Pooled
+
+VUS_PR, HIT_RATE, F1, NAB = "VUS-PR", "hit rate", "F1", "NAB"
+
+
+class Told(NamedTuple):
+    """What a method says of a case."""
+
+    score: NDArray[np.floating]
+    """(T,) higher is stranger."""
+    anomaly: Bytes
+    """(T,) 1 where it raises an alarm."""
+
+
+@dataclass(slots=True)
+class Measured:
+    """A case under all methods that run here."""
+
+    name: str
+    measures: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By method, ours among them."""
+    reasons: list[str] = field(default_factory=list)
+    """Why a measure is not defined for the case."""
+
+
+def measure(case: Case, ours: Told, others: Mapping[str, Told], pooled: Pooled | None) -> Measured:
+    """Measure ours, the floors and the others alike."""
+    measured = Measured(case.name)
+    floors = {name: flagged(case, floor(case)) for name, floor in FLOORS.items()}
+    for method, told in {OURS: ours, **floors, **others}.items():
+        found = measured.measures.setdefault(method, {})
+        for one in (_vus_pr, *_OF_POOLED[pooled]):
+            try:
+                found |= one(case, told)
+            except ValueError as error:
+                measured.reasons += [str(error)] if method == OURS else []
+    return measured
+
+
+def flagged(case: Case, score: NDArray[np.floating]) -> Told:
+    """A method without a rule of its own: alarms where the score reaches the highest of its training rows."""
+    return Told(score, (score >= score[: reference(case)].max()).astype(np.uint8))
+
+
+def _vus_pr(case: Case, told: Told) -> dict[str, float]:
+    window = vus.period(filled(case)[:, 0])
+    return {VUS_PR: vus.vus_pr(case.labels[case.begin :], told.score[case.begin :], window)}
+
+
+def _hit(case: Case, told: Told) -> dict[str, float]:
+    return {HIT_RATE: float(ucr.is_hit(case.labels, told.score, case.begin))}
+
+
+def _points(case: Case, told: Told) -> dict[str, float]:
+    """Rows right and wrong, to be pooled, and the F1 of this case alone."""
+    count = skab.f1_far_mar(case.labels[case.begin :], told.anomaly[case.begin :])
+    return {F1: count.f1} | {f"rows {name}": float(number) for name, number in count._asdict().items()}
+
+
+def _events(case: Case, told: Told) -> dict[str, float]:
+    """Events right and wrong, to be pooled; alarms are the runs in the measured rows."""
+    alarms = [(first + case.begin, end + case.begin) for first, end in events.intervals(told.anomaly[case.begin :])]
+    count = events.precision_recall(alarms, case.events)
+    return {f"events {name}": float(number) for name, number in count._asdict().items()}
+
+
+_OF_POOLED = {None: (), "nab": (), "hits": (_hit,), "points": (_points,), "events": (_events, _points)}

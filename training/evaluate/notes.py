@@ -1,0 +1,35 @@
+"""What a reader must know beside a table: how many series, which side of the split, what is declared."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from training.evaluate.published import SOURCES
+from training.evaluate.results import CaseResult
+
+_OF_SUITE = {
+    "tsb-ad-u": "VUS-PR as TSB_AD 1.5 computes it, over all rows, the training part included, as published",
+    "tsb-ad-m": "VUS-PR as TSB_AD 1.5 computes it, over all rows, the training part included, as published",
+    "nab": "methods that run here tell a burst once (declared); NAB picks the threshold with the labels in view, "
+    "'NAB frozen' does not",
+    "ucr": "a hit: the highest score after the training part lies on the anomaly, widened by its length, at least 100",
+    "skab": "alarms of ours as `decide` opens and closes them; floors alarm above the highest score of their 400 rows",
+    "smap": "precision is cheap for a detector that never closes an alarm: read it beside FAR",
+}
+
+
+def notes(suite: str, cases: Sequence[CaseResult], budget_per_day: float, roles: str) -> list[str]:
+    """Lines to print under a suite's table."""
+    sides = Counter(each.case.split for each in cases)
+    lines = [
+        f"{len(cases)} series: {sides['dev']} dev, {sides['validation']} validation",
+        f"alarms: budget {budget_per_day:g} per stream-day; false are those neither in an event nor in 200 rows after one",
+    ]
+    if suite in _OF_SUITE:
+        lines.append(_OF_SUITE[suite])
+    if suite in SOURCES:
+        lines.append(f"published: {SOURCES[suite]}")
+    if roles == "declared" and any(each.case.target is not None for each in cases):
+        lines.append("the target channel was declared to the graph: knowledge that published methods did not use")
+    return lines
