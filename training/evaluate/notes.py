@@ -24,7 +24,7 @@ def notes(suite: str, cases: Sequence[CaseResult], budget_per_day: float, roles:
     sides = Counter(each.case.split for each in cases)
     lines = [
         f"{len(cases)} series: {sides['dev']} dev, {sides['validation']} validation",
-        f"alarms: budget {budget_per_day:g} per stream-day; false are those neither in an event nor in 200 rows after one",
+        f"alarms: budget {budget_per_day:g} per stream-day; false are those outside events and the 200 rows after each",
     ]
     if suite in _OF_SUITE:
         lines.append(_OF_SUITE[suite])
