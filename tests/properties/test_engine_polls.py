@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from detector.engine import Detector, Engine
+from detector.engine.freezing import Freezing
 from detector.model.bundle import read_bundle
 from detector.model.session import Session
 from detector.records import ArenaRows, Outcome
@@ -25,6 +26,10 @@ from detector.settings import DetectorSettings, EngineSettings, RecordSettings
 from tests.engine_feed import SHARD, PlainModel, S, detector, engine, memory, records, s, scores_by_stream
 
 DECIDE = {"resolve_after_s": 60.0, "update_every_s": 50.0, "cool_down_s": 10.0, "resolve_samples": 2}
+FREEZE = [
+    {"stream": "s-[13]", "topic": "topic", "partition": 0, "from": 2500, "until": 9000},
+    {"stream": "s-4", "from": "2024-11-21T11:55:00Z"},  # 100 s after the feed's first
+]
 SHAPES = [("v",), ("a", "b"), ("b", "a"), ("a", "x")]
 
 
@@ -58,7 +63,7 @@ def new_engine(kind: type[Engine] | None = None, wave_rows: int = 1024) -> Engin
     """Two detectors of different patience, hence several arenas."""
     detectors = [
         detector(PlainModel(name="early"), match={"stream": "s-[03]"}, decide=DECIDE),
-        detector(PlainModel(name="late"), decide=DECIDE | {"resolve_after_s": 90.0, "min_samples": 2}),
+        detector(PlainModel(name="late"), decide=DECIDE | {"resolve_after_s": 90.0, "min_samples": 2}, freeze=FREEZE),
     ]
     if kind is None:
         return engine(*detectors, wave_rows=wave_rows)
@@ -144,6 +149,22 @@ def test_a_look_that_follows_the_polls_is_caught() -> None:
     feed = Feed([s("s-0", 0, 9), s("s-1", 80), s("s-0", 85, 9), s("s-1", 90)], [0, 100, 200, 300])
     assert run(feed, (), LooksAtTheEnd) != run(feed, (2,), LooksAtTheEnd)
     assert run(feed) == run(feed, (2,))
+
+
+def test_a_freeze_that_follows_the_waves_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The negative control: the property fails where all of a wave is frozen as soon as one of its samples is."""
+    rules = [{"stream": "s-2", "from": 8}, {"stream": "s-4", "from": 99}]
+    monkeypatch.setattr("tests.properties.test_engine_polls.FREEZE", rules)
+    feed = Feed([s(f"s-{2 + at % 2 * 2}", at // 2, 1.0) for at in range(20)], [*range(20)])
+    assert run(feed) == run(feed, range(20))
+    honest = Freezing.learning
+
+    def of_the_wave(*wave: Any) -> Any:
+        told = honest(*wave)
+        return None if told is None else np.full_like(told, told.min())
+
+    monkeypatch.setattr(Freezing, "learning", of_the_wave)
+    assert run(feed) != run(feed, range(20))
 
 
 class KeepsNoLastPosition(Engine):

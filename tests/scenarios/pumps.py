@@ -39,16 +39,18 @@ START_S = 1_600_000_000
 
 @cache
 def bundle(name: str) -> Bundle:
-    """`tiny` or `default`: of other weights and another width."""
+    """Of `tests/golden`, or `default`: of other weights and another width."""
     return read_bundle(default_path() if name == "default" else _GOLDEN / f"{name}.onnx")
 
 
-TINY, DEFAULT = bundle("tiny-any"), bundle("default")
+TINY, DEFAULT, LEARNER = bundle("tiny-any"), bundle("default"), bundle("learner")
 
 
 @cache
 def _session(model: bytes) -> Session:
-    return Session(next(each for each in (TINY, DEFAULT, bundle("tiny-fixed")) if each.model_bytes == model), "cpu")
+    return Session(
+        next(each for each in (TINY, DEFAULT, LEARNER, bundle("tiny-fixed")) if each.model_bytes == model), "cpu"
+    )
 
 
 def renamed(of: Bundle, version: str = "2") -> Bundle:
@@ -103,10 +105,10 @@ def _narrow(item: S, position: int) -> dict[str, Any]:
     return named | {"channel": "heat", "value": 20.0}
 
 
-def engine(of: Bundle, *, is_narrow: bool = False, max_streams: int = 1000) -> Engine:
+def engine(of: Bundle, *, is_narrow: bool = False, max_streams: int = 1000, freeze: Sequence[Any] = ()) -> Engine:
     """A new one, as a daemon with this bundle makes it."""
     channels = ["flow", "heat"] if is_narrow else None
-    settings = DetectorSettings(decide=_DECIDE, channels=channels)
+    settings = DetectorSettings(decide=_DECIDE, channels=channels, freeze=list(freeze))
     detector = Detector("pumps", settings, of, _session(of.model_bytes))
     record = RecordSettings(channel="channel", value="value") if is_narrow else RecordSettings()
     return Engine(SHARD, [detector], record, EngineSettings(max_streams=max_streams))
@@ -151,6 +153,7 @@ class Pumps(World):
     policies: Policies = field(default_factory=Policies)
     is_narrow: bool = False
     max_streams: int = 1000
+    freeze: Sequence[Any] = ()
     handed_over: int = 0
     """Where reading has come to."""
     held_at: int = 1 << 62
@@ -161,7 +164,9 @@ class Pumps(World):
         """A new process."""
 
         def new_engine(_: Any) -> Engine:
-            self.engine: Any = engine(self.bundle, is_narrow=self.is_narrow, max_streams=self.max_streams)
+            self.engine: Any = engine(
+                self.bundle, is_narrow=self.is_narrow, max_streams=self.max_streams, freeze=self.freeze
+            )
             return self.engine
 
         self.identity = identity(self.bundle)
