@@ -28,7 +28,7 @@ from detector import __version__
 from detector.model.bundle import FORMAT, METADATA_KEY, read_bundle
 from detector.model.session import INPUTS, OUTPUTS
 from training.graph import Detector
-from training.graph.detector import CLOCK_FEATURES
+from training.graph.detector import CLOCK_FEATURES, FURTHER_INPUTS
 from training.proofs import prove
 
 OPSET = 20
@@ -77,6 +77,8 @@ def _convert(detector: Detector) -> onnx.ModelProto:
         torch.ones(rows, 1),
         torch.zeros(rows, CLOCK_FEATURES),
         detector.initial_row(channels).repeat(rows, 1),
+        torch.ones(rows, 1),
+        torch.zeros(rows, channels),
     )
     B = torch.export.Dim("B", min=1, max=1 << 20)
     free: dict[int, Any] = {0: B}
@@ -90,9 +92,9 @@ def _convert(detector: Detector) -> onnx.ModelProto:
             sample,
             dynamo=True,
             opset_version=OPSET,
-            input_names=list(INPUTS),
+            input_names=[*INPUTS, *FURTHER_INPUTS],
             output_names=list(OUTPUTS),
-            dynamic_shapes=(by_channel, by_channel, free, free, row),
+            dynamic_shapes=(by_channel, by_channel, free, free, row, free, by_channel),
             verbose=False,
         )
     model = program.model_proto
@@ -168,7 +170,7 @@ def _document(
         "row_layout": detector.row_layout(),
         "initial": {"joint": _base64(detector.initial_joint), "per_channel": _base64(detector.initial_channel)},
         "clock_features": CLOCK_FEATURES,
-        "inputs": {},
+        "inputs": FURTHER_INPUTS,
         "outputs": {},
         "period_s": shape.period_s,
         "warm_up": shape.warm_up,

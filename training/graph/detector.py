@@ -1,12 +1,13 @@
 """The detector: one pure function from a sample and a row of memory to a score and the next row.
 
-    step(values, observed, elapsed, clock, state) -> (score, blame, expected, lower, upper, next_state)
+    step(values, observed, elapsed, clock, state, learning, role)
+        -> (score, blame, expected, lower, upper, next_state)
 
 `step` is the only definition of the arithmetic: it is exported as it stands (docs/contract.md), and training
 unrolls its parts over time. The dataflow, in reading order:
 
-    Scale > Forecaster > Coverage > Evidence    per channel, in the channel's block of the row
-    power mean over the channels > Tail         per stream, in the joint block
+    Scale > Forecaster > Coverage > Bank > Evidence, Roles    per channel, in the channel's block of the row
+    Joint evidence > Tail                                     per stream, in the joint block
 
 Every tensor of a channel is (B, C, width), every joint one (B, 1, width).
 """
@@ -22,19 +23,30 @@ from torch import Tensor, nn
 from detector.errors import ConfigurationError
 from training.cells import CELLS
 from training.graph.band import Coverage
-from training.graph.evidence import Evidence
+from training.graph.bank import FEATURES, Bank, Heard, Profile
+from training.graph.evidence import Covariance, Normal, rate_of
 from training.graph.forecaster import Forecaster, JointForecaster, SharedForecaster
+from training.graph.joint import Channels, Joint
 from training.graph.layout import Field, Layout
+from training.graph.roles import Roles
 from training.graph.scale import COUNT_MAX, MEMORY, Reading, Scale
 from training.graph.tail import Tail
 
 CLOCK_FEATURES = 4
 TRUSTED_AFTER = 16  # samples of a channel before its scale means enough to learn a forecast from
 
+FURTHER_INPUTS: dict[str, dict[str, Any]] = {
+    "learning": {"shape": [], "type": "float32", "default": 1.0},
+    "role": {"shape": ["C"], "type": "float32", "default": 0.0},
+}
+"""Beyond those that every bundle has; docs/contract.md tells their meaning."""
+
 _GAP_MAX = 4.0  # periods that evidence forgets for; more, and a single sample after a long gap would be all of it
 _ELAPSED_MAX = 1e9  # seconds
 _PERIOD_WEIGHT = 100.0  # samples that a nominal period counts for
-_WEAKEST = 0.05  # standard deviations; strangeness below which nobody cares; keeps shares finite
+_WEAKEST = 1e-3  # of a distance; below it nobody cares; keeps shares finite
+_STRANGEST = 0.25  # what the strangest target alone counts for beside all of them together
+_NETWORK_CLIP = 8.0  # of everything unit-free that the network hears
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,8 @@ class DetectorShape:
     channels: tuple[str, ...] | None = None
     """Names in order; None for `any`."""
     units: tuple[str, ...] | None = None
+    profile: Profile = "full"
+    """How much evidence is kept of a stream: docs/accuracy.md has the cost and the worth of each."""
     cell: str = "gru"
     layers: int = 1
     hidden: int = 32
@@ -105,18 +119,25 @@ class Detector(nn.Module):
     def __init__(self, shape: DetectorShape) -> None:
         super().__init__()
         self.shape = shape
-        self.scale, self.evidence, self.tail = Scale(), Evidence(), Tail()
+        self.scale, self.roles, self.tail = Scale(), Roles(), Tail()
         self.coverage = Coverage(shape.band_level)
         self.forecaster = _make_forecaster(shape)
+        self.bank, self.normal = Bank("light"), Normal(FEATURES["light"])
+        self.covariance = Covariance("covariance", FEATURES["light"])
+        self.together = Joint() if shape.profile == "full" else None
         memory = Field("hidden", self.forecaster.hidden_width)
         shared = shape.mode == "any"
         # `since` stands first: it alone moves on while its channel is not observed.
         self.since = Layout("channel", [Field("since")])
-        own = [*Scale.FIELDS, *Coverage.FIELDS, *Evidence.FIELDS, *([memory] if shared else [])]
-        self.channel = Layout("channel", own)
+        own = [*Scale.FIELDS, *Coverage.FIELDS, *Roles.fields, *self.bank.fields, *self.normal.fields]
+        self.channel = Layout("channel", [*own, self.covariance.field, *([memory] if shared else [])])
         period = Field("period", initial=shape.period_s or 0.0)
-        self.joint = Layout("joint", [Field("samples"), period, *Tail.FIELDS, *([] if shared else [memory])])
-        self.register_buffer("initial_joint", self.joint.initial())
+        joint = [Field("samples"), period, *Tail.FIELDS]
+        joint += [] if shared else [memory]
+        self.joint = Layout("joint", [*joint, *(self.together.fields if self.together else [])])
+        # By far the largest field stands between joint and channels, cut off and put back in one piece.
+        self.matrix = Layout("joint", [self.together.covariance.field] if self.together else [])
+        self.register_buffer("initial_joint", torch.cat([self.joint.initial(), self.matrix.initial()]))
         blocks = 1 if shared else len(shape.channels or ())
         self.register_buffer("initial_channel", torch.cat([torch.zeros(1), self.channel.initial()]).repeat(blocks, 1))
 
@@ -126,7 +147,7 @@ class Detector(nn.Module):
     @property
     def joint_width(self) -> int:
         """Floats of the joint block: b of the contract."""
-        return self.joint.width
+        return self.joint.width + self.matrix.width
 
     @property
     def channel_width(self) -> int:
@@ -140,19 +161,41 @@ class Detector(nn.Module):
 
     def row_layout(self) -> list[dict[str, Any]]:
         """The row's fields, for the metadata."""
+        matrix = [{**entry, "offset": entry["offset"] + self.joint.width} for entry in self.matrix.describe()]
         channel = [{**entry, "offset": entry["offset"] + 1} for entry in self.channel.describe()]
-        return [*self.joint.describe(), *self.since.describe(), *channel]
+        return [*self.joint.describe(), *matrix, *self.since.describe(), *channel]
 
     def forward(
-        self, values: Tensor, observed: Tensor, elapsed: Tensor, clock: Tensor, state: Tensor
+        self,
+        values: Tensor,
+        observed: Tensor,
+        elapsed: Tensor,
+        clock: Tensor,
+        state: Tensor,
+        learning: Tensor,
+        role: Tensor,
     ) -> tuple[Tensor, ...]:
         """`step`, as the exporter calls it."""
-        return tuple(self.step(values, observed, elapsed, clock, state))
+        return tuple(self.step(values, observed, elapsed, clock, state, learning, role))
 
-    def step(self, values: Tensor, observed: Tensor, elapsed: Tensor, clock: Tensor, state: Tensor) -> StepOutput:
+    def step(
+        self,
+        values: Tensor,
+        observed: Tensor,
+        elapsed: Tensor,
+        clock: Tensor,
+        state: Tensor,
+        learning: Tensor | None = None,
+        role: Tensor | None = None,
+    ) -> StepOutput:
         """Carry one sample of each of B streams; see docs/contract.md for every tensor."""
-        joint_block, block = state.split([self.joint_width, state.shape[1] - self.joint_width], dim=1)
-        joint = self.joint.split(joint_block.unsqueeze(1))
+        learning = torch.ones_like(elapsed) if learning is None else learning
+        role = torch.zeros_like(observed) if role is None else role
+        learning, role = learning.unsqueeze(1), role.unsqueeze(-1)
+        small, matrix, block = state.split(
+            [self.joint.width, self.matrix.width, state.shape[1] - self.joint_width], dim=1
+        )
+        joint = self.joint.split(small.unsqueeze(1))
         block = block.unflatten(1, (values.shape[1], self.channel_width))
         since, rest = block.split([1, self.channel.width], dim=-1)
         channel = self.channel.split(rest)
@@ -161,34 +204,44 @@ class Detector(nn.Module):
         period = self._period(elapsed, joint)
         since = since + elapsed
 
-        reading, new = self.scale(values.unsqueeze(-1), observed.unsqueeze(-1), channel)
+        # What each channel says.
+        reading, new = self.scale(values.unsqueeze(-1), observed.unsqueeze(-1), learning, channel)
         inputs, timing, levers = _inputs(reading), _timing(since, period, clock), (reading.back, reading.momentum)
         hidden = channel["hidden"] if self.shape.mode == "any" else joint["hidden"]
         forecast, hidden = self.forecaster.step(inputs, timing, levers, hidden)
-        band, new["band_factor"] = self.coverage(reading.y, forecast.centre, forecast.widths, channel["band_factor"])
-
+        band, factor = self.coverage(reading.y, forecast.centre, forecast.widths, channel["band_factor"])
+        new["band_factor"] = channel["band_factor"] + learning * (factor - channel["band_factor"])
         steps = (since / period.clamp(min=1e-9)).clamp(max=_GAP_MAX)
-        features, new["averages"] = self.evidence.features(
-            band.residual, reading.z, reading.g, steps, reading.count, channel["averages"]
-        )
-        strangeness, statistics = self.evidence.strangeness(features, reading.count, channel)
-        new |= statistics
+        heard = Heard(reading.z, reading.g, reading.y, band.residual, steps, reading.count)
+        features, averages = self.bank(heard, channel)
+        rate = learning * rate_of(reading.count)
+        z, statistics = self.normal(features, rate, channel)
+        own, covariance = self.covariance(z, rate, self.covariance.unfold(channel["covariance"]))
+        role, roles = self.roles(values.unsqueeze(-1), reading, role, learning, channel)
+        new |= averages | statistics | roles | {"covariance": covariance}
 
-        u, blame = self._combine(strangeness, reading)
+        # What the targets say together.
+        known = reading.known.float()
+        target = role * known
+        q, shares, new_joint, matrix = self._judge(
+            Channels(heard, target), own.q, learning * rate_of(joint["samples"]), matrix, joint
+        )
+        present = target.amax(dim=1, keepdim=True)
         age = joint["samples"] - self.shape.warm_up
-        score, new_joint = self.tail(u, (age + 1).clamp(0.0, 1.0), age.clamp(min=0.0), joint)
-        new_joint |= {"samples": (joint["samples"] + 1).clamp(max=COUNT_MAX), "period": period}
+        live = (age + 1).clamp(0.0, 1.0) * present
+        score, tail = self.tail(q.sqrt(), live, age.clamp(min=0.0), joint)
+        new_joint |= tail | {"samples": (joint["samples"] + 1).clamp(max=COUNT_MAX), "period": period}
         (new if self.shape.mode == "any" else new_joint)["hidden"] = hidden
 
         next_rest = torch.where(reading.known, self.channel.join(new), rest)
-        next_block = torch.cat([since * (1 - reading.known.float()), next_rest], dim=-1)
+        next_block = torch.cat([since * (1 - known), next_rest], dim=-1)
         return StepOutput(
             score=score.squeeze(-1),
-            blame=blame.squeeze(-1),
+            blame=_blame(shares, known).squeeze(-1),
             expected=_raw(reading, forecast.centre),
             lower=_raw(reading, forecast.centre - band.down),
             upper=_raw(reading, forecast.centre + band.up),
-            next_state=torch.cat([self.joint.join(new_joint).squeeze(1), next_block.flatten(1)], dim=1),
+            next_state=torch.cat([self.joint.join(new_joint).squeeze(1), matrix, next_block.flatten(1)], dim=1),
         )
 
     def _period(self, elapsed: Tensor, joint: dict[str, Tensor]) -> Tensor:
@@ -200,20 +253,31 @@ class Detector(nn.Module):
         counted = torch.where(samples > 1, torch.minimum(elapsed, 10 * period), elapsed)
         return period + rate * (counted - period)
 
-    def _combine(self, strangeness: Tensor, reading: Reading) -> tuple[Tensor, Tensor]:
-        """Power mean (p = 8, nearly the largest) of the observed channels' strangeness, and each channel's share.
+    def _judge(
+        self, channels: Channels, own: Tensor, rate: Tensor, matrix: Tensor, joint: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
+        """Weigh all targets together and the strangest of them alone.
 
-        Norms over the channels, never sums: ONNX Runtime's sum depends on where a row lies in memory.
+        Args:
+            channels: What they say.
+            own: (B, C, 1) each channel's distance by its own covariance.
+            rate: (B, 1, 1) at which the stream learns.
+            matrix: (B, J * J) the joint covariance; (B, 0) for `light`.
+            joint: The joint fields.
+
+        Returns:
+            The distance (B, 1, 1), the channels' parts of it (B, C, 1), and the joint evidence after this sample.
         """
-        known = reading.known.float()
-        ready = ((reading.count + 1) / self.shape.warm_up).clamp(max=1.0)
-        strong = (strangeness * ready).clamp(min=_WEAKEST)
-        square = strong * strong
-        fourth = square * square * known
-        norm = torch.linalg.vector_norm(fourth, dim=1, keepdim=True).clamp(min=_WEAKEST**4)
-        mean = norm / torch.linalg.vector_norm(known, dim=1, keepdim=True).clamp(min=1.0)
-        share = fourth / norm
-        return mean.sqrt().sqrt(), share * share
+        own = channels.target * own
+        strangest = own.amax(dim=1, keepdim=True)
+        alone = own * (own >= strangest).float()
+        if self.together is None:
+            return strangest, alone, {}, matrix
+        together, new, after = self.together(channels, rate, matrix.unsqueeze(1), joint)
+        present = channels.target.amax(dim=1, keepdim=True) > 0
+        new = {name: torch.where(present, field, joint[name]) for name, field in new.items()}
+        after = torch.where(present.squeeze(1), after.squeeze(1), matrix)
+        return together.q + _STRANGEST * strangest, together.shares + _STRANGEST * alone, new, after
 
     @torch.no_grad()
     def prepare(self, values: Tensor, observed: Tensor, elapsed: Tensor, clock: Tensor) -> Prepared:
@@ -227,14 +291,14 @@ class Detector(nn.Module):
         """
         N, T, C = values.shape
         row = self.initial_row(C).expand(N, -1)
-        joint = self.joint.split(row[:, : self.joint_width].unsqueeze(1))
+        joint = self.joint.split(row[:, : self.joint.width].unsqueeze(1))
         block = row[:, self.joint_width :].reshape(N, C, self.channel_width)
         since, channel = block[..., :1], self.channel.split(block[..., 1:])
-        steps = []
+        steps, learning = [], torch.ones(1, 1, 1)
         for t in range(T):
             now = elapsed[:, t, None, None].clamp(0.0, _ELAPSED_MAX)
             period = self._period(now, joint)
-            reading, new = self.scale(values[:, t, :, None], observed[:, t, :, None], channel)
+            reading, new = self.scale(values[:, t, :, None], observed[:, t, :, None], learning, channel)
             trusted = reading.known & (reading.count >= TRUSTED_AFTER)
             timing = _timing(since + now, period, clock[:, t, None])
             query = torch.cat([timing, reading.back, reading.momentum], dim=-1)
@@ -257,17 +321,20 @@ class Detector(nn.Module):
         """
         for layout, block, start, values in (
             (self.joint, self.initial_joint, 0, joint),
+            (self.matrix, self.initial_joint, self.joint.width, joint),
             (self.channel, self.initial_channel, 1, channel),
         ):
             for name, value in (values or {}).items():
-                offset = start + layout.offset(name)
-                block[..., offset : offset + layout.fields[name].width] = value
+                if name in layout.fields:
+                    offset = start + layout.offset(name)
+                    block[..., offset : offset + layout.fields[name].width] = value
 
     def fields(self, rows: Tensor) -> dict[str, Tensor]:
         """Name the contents of rows (N, S): joint fields (N, width), channel fields (N, C, width)."""
         blocks = rows[:, self.joint_width :].unflatten(1, (-1, self.channel_width))
         return {
-            **self.joint.split(rows[:, : self.joint_width]),
+            **self.joint.split(rows[:, : self.joint.width]),
+            **self.matrix.split(rows[:, self.joint.width : self.joint_width]),
             "since": blocks[..., :1],
             **self.channel.split(blocks[..., 1:]),
         }
@@ -282,13 +349,20 @@ def _make_forecaster(shape: DetectorShape) -> Forecaster:
 
 def _inputs(reading: Reading) -> Tensor:
     """What the cell hears of a sample (..., C, INPUTS); a channel that is not observed stands where it last stood."""
-    return torch.cat([reading.z, reading.g, reading.ratio, reading.rate.sqrt(), reading.known.float()], dim=-1)
+    z, g = (one.clamp(-_NETWORK_CLIP, _NETWORK_CLIP) for one in (reading.z, reading.g))
+    return torch.cat([z, g, reading.ratio, reading.rate.sqrt(), reading.known.float()], dim=-1)
 
 
 def _timing(since: Tensor, period: Tensor, clock: Tensor) -> Tensor:
     """What is known of a sample before it is seen (..., C, TIMING): the gap, one half when regular, and the clock."""
     gap = since / (since + period).clamp(min=1e-9)
     return torch.cat([gap, clock.expand(*gap.shape[:-1], CLOCK_FEATURES)], dim=-1)
+
+
+def _blame(shares: Tensor, known: Tensor) -> Tensor:
+    """Shares (B, C, 1) of 1 among the channels that were observed."""
+    shares = shares.clamp(min=_WEAKEST) * known
+    return shares / (torch.ones_like(known).transpose(1, 2) @ shares).clamp(min=_WEAKEST)
 
 
 def _raw(reading: Reading, forecast: Tensor) -> Tensor:

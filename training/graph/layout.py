@@ -45,7 +45,9 @@ class Layout:
 
     def initial(self) -> Tensor:
         """A new stream's block (width,), before any calibration."""
-        return torch.cat([torch.tensor(field.initial).expand(field.width) for field in self.fields.values()])
+        return torch.cat(
+            [torch.zeros(0), *(torch.tensor(one.initial).expand(one.width) for one in self.fields.values())]
+        )
 
     def offset(self, name: str) -> int:
         """Where a field begins."""

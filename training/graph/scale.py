@@ -28,7 +28,7 @@ _DEVIATION_LIMIT = 6.0  # standard deviations; the same for a level
 _LARGEST = 1e18  # raw units; its square still is a float32
 _SMALLEST = 1e-18  # raw units; scale of a channel that never moved
 _RESOLUTION = 1e-12  # of the level; smaller changes are rounding, not signal
-_CLIP = 8.0  # of everything unit-free that the network sees
+_FAR = 100.0  # of everything unit-free
 
 
 class Reading(NamedTuple):
@@ -73,8 +73,16 @@ class Scale(nn.Module):
         Field("last_change"),
     )
 
-    def forward(self, values: Tensor, observed: Tensor, old: dict[str, Tensor]) -> tuple[Reading, dict[str, Tensor]]:
+    def forward(
+        self, values: Tensor, observed: Tensor, learning: Tensor, old: dict[str, Tensor]
+    ) -> tuple[Reading, dict[str, Tensor]]:
         """Take one sample (..., C, 1) of raw values.
+
+        Args:
+            values: float64; anything where not observed.
+            observed: 1 where measured.
+            learning: (..., 1, 1) 0 leaves mean, variance and change scales as they are, 1 learns them.
+            old: The fields before this sample.
 
         Returns:
             The reading, and the new fields; those of channels that are not known are to be dropped by the caller.
@@ -88,8 +96,10 @@ class Scale(nn.Module):
         base, past_mean = origin + first, past_mean + first
         change = _single(kept - base)
 
-        next_count = (count + 1).clamp(max=COUNT_MAX)
-        rate = (1 / next_count).clamp(min=1 / MEMORY)
+        # A frozen stream's samples do not count, but for the very first, without which there is nothing to go by.
+        next_count = (count + torch.maximum(learning, 1 - begun)).clamp(max=COUNT_MAX)
+        pace = (1 / (count + 1)).clamp(min=1 / MEMORY)
+        rate = pace * learning
         floor = (old["origin_high"].abs() * _RESOLUTION).clamp(min=_SMALLEST)
         slack = (count < _EARLY).float() * _LARGEST
 
@@ -98,7 +108,7 @@ class Scale(nn.Module):
         unit = torch.maximum(slow, floor)
         size = torch.minimum(change.abs(), torch.maximum(unit, quick) * _CHANGE_LIMIT + slack)
         new_slow = slow + rate * (size - slow)
-        new_quick = quick + rate.clamp(min=_QUICK) * (size - quick)
+        new_quick = quick + pace.clamp(min=_QUICK) * learning * (size - quick)
         new_unit = torch.maximum(new_slow, floor)
 
         # Mean and variance.
@@ -115,12 +125,12 @@ class Scale(nn.Module):
             base=base,
             unit=unit,
             y=(change / unit).clamp(-1e6, 1e6),
-            back=(_single(past_mean - base) / unit).clamp(-100.0, 100.0),
-            momentum=(old["last_change"] / unit).clamp(-100.0, 100.0),
+            back=(_single(past_mean - base) / unit).clamp(-_FAR, _FAR),
+            momentum=(old["last_change"] / unit).clamp(-_FAR, _FAR),
             count=count,
-            rate=rate,
-            z=((deviation - moved) / spread).clamp(-_CLIP, _CLIP),
-            g=(change / new_unit).clamp(-_CLIP, _CLIP),
+            rate=pace,
+            z=((deviation - moved) / spread).clamp(-_FAR, _FAR),
+            g=(change / new_unit).clamp(-_FAR, _FAR),
             ratio=new_unit / spread,
         )
         origin_high, origin_low = _two_singles(kept)
