@@ -41,7 +41,14 @@ from detector.model.bundle import Bundle, read_bundle
 from detector.model.session import Session
 from detector.pipeline import Input, Pipeline
 from detector.records import Shard
-from detector.settings import KafkaSourceSettings, RecordSettings, Settings, SinkSettings, SourceSettings
+from detector.settings import (
+    DetectorSettings,
+    KafkaSourceSettings,
+    RecordSettings,
+    Settings,
+    SinkSettings,
+    SourceSettings,
+)
 from detector.sinks import make_sink
 from detector.sinks.base import Sink
 from detector.sinks.deliver import Deliveries
@@ -52,6 +59,7 @@ from detector.telemetry import Telemetry
 
 _DRAIN_S = 20.0  # of the 30 s that Kubernetes grants; the rest is for closing connections
 _COLLECT = (100_000, 20, 20)  # a poll of 4,000 records makes some 15,000 containers, all freed by their last reference
+_LATER = ("roles", "freeze")  # settings of a detector that came after the first hashes
 _SELF_TEST_CHANNELS = (1, 5)  # where the bundle takes any number of them
 
 _log = structlog.get_logger(__name__)
@@ -256,10 +264,7 @@ def identity_of(settings: Settings, detectors: Sequence[Detector], numerics: str
     """What a checkpoint remembers of bundles, configuration and numerics."""
     bundles = {detector.name: (detector.bundle.sha256, detector.bundle.label) for detector in detectors}
     matters = {
-        "detectors": [
-            (name, detector.model_dump(mode="json", exclude={"bundle"}))
-            for name, detector in settings.detectors.items()
-        ],
+        "detectors": [(name, _what_counts(detector)) for name, detector in settings.detectors.items()],
         "records": {name: source.record.model_dump(mode="json") for name, source in settings.sources.items()},
         # How many rows are in memory changes nothing; how many streams there may be, and when one is forgotten, does.
         "most_streams": settings.engine.max_streams + settings.engine.max_cold_streams,
@@ -268,6 +273,12 @@ def identity_of(settings: Settings, detectors: Sequence[Detector], numerics: str
     configuration = hashlib.sha256(msgspec.json.encode(matters)).hexdigest()
     models = {detector.name: detector.bundle for detector in detectors}
     return Identity(bundles, configuration, numerics, models)
+
+
+def _what_counts(detector: DetectorSettings) -> dict[str, object]:
+    """What of a detector decides about scores and alerts, beside its bundle; of the later settings what is said."""
+    said = detector.model_dump(mode="json", exclude={"bundle"})
+    return {key: value for key, value in said.items() if value or key not in _LATER}  # else every hash would change
 
 
 def policies_of(settings: SourceSettings, *, cold: bool = False) -> Policies:

@@ -84,6 +84,9 @@ class Metrics:
             "streams_evicted", "Streams whose memory left for the store, being beyond `max_streams`.", *_SHARD
         )
         self.open_anomalies = self._gauge("open_anomalies", "Anomalies that are open.", *_SHARD)
+        self.frozen_streams = self._gauge(
+            "frozen_streams", "Streams in memory whose last sample taught them nothing, by `freeze`.", *_SHARD
+        )
         self.shard_paused = self._gauge(
             "shard_paused", "1 while a shard rests because its checkpoints stall beyond `replay_bound_s`.", *_SHARD
         )

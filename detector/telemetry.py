@@ -162,6 +162,7 @@ class Telemetry:
         self._metrics.next_position.labels(*mine.labels).set(position)
         self._metrics.streams.labels(*mine.labels).set(rows)
         self._metrics.open_anomalies.labels(*mine.labels).set(0)
+        self._metrics.frozen_streams.labels(*mine.labels).set(0)
         self._metrics.restore_seconds.observe(seconds)
         self._metrics.restored_rows.inc(rows)
         self._metrics.replay.inc(replay)
@@ -188,6 +189,7 @@ class Telemetry:
         streams: int | None = None,
         cold_streams: int | None = None,
         open_anomalies: int | None = None,
+        frozen_streams: int | None = None,
     ) -> None:
         """One poll of one shard went through the engine, which now holds so many streams and open anomalies."""
         mine = self.status.shards.get(outcome.shard)
@@ -202,6 +204,8 @@ class Telemetry:
         if open_anomalies is not None:
             mine.open_anomalies = open_anomalies
             self._metrics.open_anomalies.labels(*mine.labels).set(open_anomalies)
+        if frozen_streams is not None:
+            self._metrics.frozen_streams.labels(*mine.labels).set(frozen_streams)
         self._count_records(records, mine)
         self._count_stages(len(records), outcome, self._count_rejects(outcome, mine.source))
         self._count_engine(outcome, mine.source)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Annotated, Any
@@ -22,6 +22,7 @@ from rich.text import Text
 
 from detector.app import load_detectors
 from detector.clock import SystemClock
+from detector.commands import memory
 from detector.commands.output import Config, print_table
 from detector.engine import Detector
 from detector.errors import SourceError, TidewardenError
@@ -90,9 +91,24 @@ def check_bundles(settings: Settings, report: Report) -> None:
 
 
 def _described(detector: Detector) -> str:
-    bundle = detector.bundle
-    channels = "any channels" if bundle.channels is None else f"channels {', '.join(bundle.channels)}"
-    return f"{bundle.label}, {channels}, {bundle.warm_up} samples of warm-up"
+    """The bundle, what a stream costs, and what the configuration tells it."""
+    bundle, settings = detector.bundle, detector.settings
+    names = settings.channels or bundle.channels
+    told = [
+        bundle.label,
+        *([f"profile {profile}"] if (profile := bundle.metadata.get("shape", {}).get("profile")) else []),
+        "any channels" if names is None else f"channels {', '.join(names)}",
+        f"{bundle.warm_up} samples of warm-up",
+        *(f"{memory.stream_bytes(bundle, count):,} bytes a stream of {count}" for count in _counts(names)),
+        *(f"{channel} is {role}" for channel, role in settings.roles.items()),
+        *(f"{rule.stream} frozen from {rule.begin}" for rule in settings.freeze),
+    ]
+    return ", ".join(told)
+
+
+def _counts(names: Sequence[str] | None) -> Sequence[int]:
+    """For how many channels to tell what a stream costs."""
+    return (1, 5) if names is None else (len(names),)
 
 
 # Edges ----------------------------------------------------------------------------------------------------------------

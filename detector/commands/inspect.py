@@ -1,6 +1,6 @@
 """`tidewarden inspect`: looks into a bundle, or a folder of checkpoints; reads, never writes.
 
-tidewarden inspect pumps.onnx     what a bundle is and was trained on
+tidewarden inspect pumps.onnx     what a bundle is and was trained on; one in the box by its name
 tidewarden inspect state/         shards, positions, streams, ages; more by `tidewarden state`
 """
 
@@ -13,12 +13,15 @@ from typing import Annotated, Any
 
 import typer
 
+from detector.bundles import locate
 from detector.checkpoint.stores.dir import DirStore
+from detector.commands import memory
 from detector.commands.output import print_json, print_table
 from detector.commands.shards import overview
 from detector.commands.state import print_shards
 from detector.model.bundle import Bundle, read_bundle
 
+_CHANNELS = (1, 3, 7, 16, 64)  # for which the size of a stream's memory is told where the bundle takes any number
 _FIRST_FLOATS = 6  # of a long field that a table shows; --json shows all
 
 
@@ -28,7 +31,7 @@ def command(
 ) -> None:
     """Look into a bundle, or a folder of checkpoints."""
     if not what.is_dir():
-        _print(f"bundle {what}", bundle_facts(read_bundle(what)), as_json=as_json)
+        _print(f"bundle {what}", bundle_facts(read_bundle(locate(what))), as_json=as_json)
         return
     print_shards(asyncio.run(overview(DirStore(what))), as_json=as_json)
 
@@ -37,8 +40,15 @@ def bundle_facts(bundle: Bundle) -> dict[str, Any]:
     """What a bundle says of itself, with the row layout and without the numbers of its initial row."""
     told = {key: value for key, value in bundle.metadata.items() if key != "initial"}
     size = "S" if bundle.channels is None else bundle.row_floats(len(bundle.channels))
-    row = f"{size} = {bundle.joint} + {bundle.per_channel} C floats"
-    return {"path": str(bundle.path), "sha256": bundle.sha256, "bytes": len(bundle.model_bytes), "row": row, **told}
+    counts = _CHANNELS if bundle.channels is None else (len(bundle.channels),)
+    return {
+        "path": str(bundle.path),
+        "sha256": bundle.sha256,
+        "bytes": len(bundle.model_bytes),
+        "row": f"{size} = {bundle.joint} + {bundle.per_channel} C floats",
+        "bytes_per_stream": {f"{count} channels": memory.stream_bytes(bundle, count) for count in counts},
+        **told,
+    }
 
 
 def _print(title: str, facts: Mapping[str, Any], *, as_json: bool) -> None:

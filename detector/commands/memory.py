@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,12 @@ from numpy.typing import NDArray
 from detector.checkpoint.edit import Held
 from detector.checkpoint.format import Manifest
 from detector.commands.output import utc
+from detector.engine.freezing import in_force, is_of, names
+from detector.model.bundle import Bundle
 from detector.model.rows import RowLayout
 from detector.records import NO_TIME, ArenaRows
-from detector.stages.decide import open_slots
+from detector.settings import FreezeSettings
+from detector.stages.decide import DECIDE, open_slots
 
 _PHASES = ("calm", "stirred: a run of elevated scores", "risen: a run with a strange sample", "an anomaly is open")
 
@@ -106,6 +110,30 @@ def _joined(arrays: Mapping[str, Any], channels: Sequence[str]) -> dict[str, Any
     return {"time": utc(int(arrays["join_ns"])), "arrived": arrived}
 
 
+def stream_bytes(bundle: Bundle, channels: int) -> int:
+    """Bytes of memory that a stream of so many channels takes: the row, decide's columns, band and time."""
+    state = bundle.initial_row(channels)
+    return state.nbytes + DECIDE.itemsize + 2 * channels * np.dtype(np.float64).itemsize + np.dtype(np.int64).itemsize
+
+
+def freezes(rules: Sequence[FreezeSettings], manifest: Manifest, rows: ArenaRows, row: int) -> list[dict[str, Any]]:
+    """The rules under which a stream learns nothing; whether one is in force for what comes next in its shard."""
+    last_ns = int(rows.arrays["last_ns"][row])
+    return [
+        {
+            "from": _edge(rule.begin),
+            "until": None if rule.until is None else _edge(rule.until),
+            "in_force": in_force(rule, manifest.position, last_ns),
+        }
+        for rule in rules
+        if is_of(rule, manifest.shard) and names(rule, rows.streams[row])
+    ]
+
+
+def _edge(edge: int | datetime) -> int | str:
+    return edge if isinstance(edge, int) else edge.isoformat().replace("+00:00", "Z")
+
+
 # In words -------------------------------------------------------------------------------------------------------------
 
 
@@ -122,10 +150,17 @@ def in_words(facts: Mapping[str, Any], warm_up: int | None) -> list[str]:
         lines.append(f"  its shard lost {lost:,} positions in {len(facts['gaps'])} gaps")
     if joined := facts["joined"]:
         lines.append(f"  a sample of {joined['time']} is open: {', '.join(joined['arrived'])} arrived")
+    lines += [_frozen(each) for each in facts.get("freeze", ())]
     lines += _warm_up(joint, warm_up) + _evidence(joint) + _rate(facts["decide"]) + _anomaly(facts["decide"])
     for name, channel in row.get("channels", {}).items():
         lines += _channel(name, channel)
     return lines
+
+
+def _frozen(freeze: Mapping[str, Any]) -> str:
+    first, end = (f"offset {edge}" if isinstance(edge, int) else edge for edge in (freeze["from"], freeze["until"]))
+    span = f"from {first} until {end}" if end else f"from {first} on"
+    return f"  learning is frozen {span}: {'in force' if freeze['in_force'] else 'not in force at this position'}"
 
 
 def _warm_up(joint: Mapping[str, Any], warm_up: int | None) -> list[str]:

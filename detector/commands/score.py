@@ -15,6 +15,7 @@ from detector import scoring
 from detector.clock import SystemClock
 from detector.errors import ConfigurationError
 from detector.model.bundle import Bundle
+from detector.model.further import ROLES
 from detector.settings import DetectorSettings, load
 
 _BAR_AFTER_S = 2.0  # shorter work needs no bar
@@ -51,6 +52,10 @@ Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="Configuration to take a detector's settings from.")
 ]
 DetectorName = Annotated[str | None, typer.Option("--detector", help="Which detector of the configuration.")]
+Role = Annotated[
+    list[str] | None,
+    typer.Option("--role", help="What a channel is, as load=context: target, context or auto. May be given again."),
+]
 DetailOption = Annotated[bool, typer.Option("--detail", help="Add expected, lower, upper, blame and reason.")]
 Threads = Annotated[int, typer.Option(min=1, help="Engines side by side; the output is the same for any number.")]
 
@@ -67,6 +72,7 @@ def command(
     channels: Channels = None,
     channel: Channel = None,
     value: Value = "value",
+    role: Role = None,
     config: Config = None,
     detector: DetectorName = None,
     detail: DetailOption = False,
@@ -77,7 +83,11 @@ def command(
     One row of output per row of input, in input order. Exit code 1 when a file could not be used; the others are
     scored all the same.
     """
+    roles = _roles(role or [])
     settings = _settings(config, detector)
+    if roles:
+        settings = settings or DetectorSettings()
+        settings = settings.model_copy(update={"roles": {**settings.roles, **roles}})
     opened = scoring.open_bundle(bundle or (settings.bundle if settings else "default"))
     columns = scoring.Columns(
         time=time,
@@ -97,6 +107,7 @@ def command(
             detail=detail,
             threads=threads,
             watcher=bars,
+            named=list(roles),
         )
     _tell(summary, output)
     if summary.errors:
@@ -115,6 +126,18 @@ def _settings(config: Path | None, detector: str | None) -> DetectorSettings | N
     if detector not in detectors:
         raise ConfigurationError("--detector", "no such detector", expected=" or ".join(detectors), got=detector)
     return detectors[detector]
+
+
+def _roles(given: list[str]) -> dict[str, str]:
+    """What `--role` says: channel to role."""
+    roles = {}
+    for each in given:
+        channel, _, role = each.rpartition("=")
+        if not channel or role not in ROLES:
+            expected = f"CHANNEL={'|'.join(ROLES)}"
+            raise ConfigurationError("--role", "a channel and its role", expected=expected, got=each)
+        roles[channel] = role
+    return roles
 
 
 def _channels(

@@ -135,12 +135,18 @@ def show(
     settings, found = asyncio.run(read())
     bundles = running(settings).models.values()
     warm_up = {bundle.sha256: bundle.warm_up for bundle in bundles}
-    told = [facts_of(each.manifest, rows, bundles) for each, rows in found]
+    told = [facts_of(each.manifest, rows, bundles) | _freezes(settings, each, rows) for each, rows in found]
     if as_json:
         print_json(told)
         return
     for line in (line for facts in told for line in memory.in_words(facts, warm_up.get(facts["bundle_sha256"]))):
         say(line)
+
+
+def _freezes(settings: Settings, held: Held, rows: ArenaRows) -> dict[str, Any]:
+    """What the configuration says of the learning of the one stream in `rows`."""
+    detector = settings.detectors.get(rows.detector)
+    return {"freeze": memory.freezes(detector.freeze if detector else [], held.manifest, rows, 0)}
 
 
 @command.command()

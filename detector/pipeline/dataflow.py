@@ -180,6 +180,7 @@ class Pipeline:
             streams=engine.streams,
             cold_streams=len(engine.cold),
             open_anomalies=engine.open_anomalies,
+            frozen_streams=engine.frozen_streams,
         )
         self.telemetry.delivered(self.deliveries.handed)
         self.deliveries.handed.clear()

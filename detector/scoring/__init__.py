@@ -18,12 +18,13 @@ import numpy as np
 
 from detector.bundles import locate
 from detector.engine import Detector, Engine
+from detector.errors import ConfigurationError
 from detector.model.bundle import Bundle, read_bundle
 from detector.model.session import Session
 from detector.records import Bytes, Float32, Float64, Int64, Reason
 from detector.scoring.files import Columns, Summary, Watcher, score_files
 from detector.scoring.rows import SHARD, Detail, Part, Rows, Scorer
-from detector.settings import DetectorSettings, EngineSettings, MatchSettings, RecordSettings
+from detector.settings import DetectorSettings, EngineSettings, FreezeSettings, MatchSettings, RecordSettings
 
 __all__ = [
     "Columns",
@@ -71,12 +72,17 @@ def engine_factory(
 
     Args:
         bundle: What to run.
-        settings: How to decide, and in which time zone; None takes the bundle's defaults. Its `match` is ignored.
+        settings: How to decide, and in which time zone; None takes the bundle's defaults. Its `match` is ignored, and
+            so are topic and partition of its freezes.
         name: The detector's name.
         detail: Whether scores carry forecasts and blame.
         device: Where the model runs.
+
+    Raises:
+        ConfigurationError: The bundle cannot follow the settings, or a freeze goes by offset, which files have none of.
     """
-    settings = (settings or DetectorSettings()).model_copy(update={"match": MatchSettings()})
+    settings = settings or DetectorSettings()
+    settings = settings.model_copy(update={"match": MatchSettings(), "freeze": _anywhere(name, settings.freeze)})
     detector = Detector(name, settings, bundle, Session(bundle, device))
     return partial(
         Engine,
@@ -87,6 +93,20 @@ def engine_factory(
         scores_detail=detail,
         report_silence=False,
     )
+
+
+def _anywhere(detector: str, rules: Sequence[FreezeSettings]) -> list[FreezeSettings]:
+    """The freezes as they hold for streams of which no shard is known."""
+    for at, rule in enumerate(rules):
+        if rule.has_offset:
+            raise ConfigurationError(
+                f"detectors.{detector}.freeze.{at}",
+                "stands by offset, and what is scored here has none",
+                expected="times for from and until",
+                got=f"offsets, of stream {rule.stream!r}",
+                hint="say when instead, or score without this rule",
+            )
+    return [rule.model_copy(update={"topic": None, "partition": None}) for rule in rules]
 
 
 def score_arrays(

@@ -104,6 +104,7 @@ def score_files(
     detail: bool = False,
     threads: int = 1,
     watcher: Watcher | None = None,
+    named: Sequence[str] = (),
 ) -> Summary:
     """Score files into one output.
 
@@ -115,10 +116,11 @@ def score_files(
         detail: Whether to add forecasts, blame and the reason of a rejected row.
         threads: How many engines work side by side; the output is the same for any number.
         watcher: Told how far the work is.
+        named: Channels of which the caller says something, so that there must be such.
 
     Raises:
-        ConfigurationError: The output's ending is unknown, Parquet is wanted without pyarrow, or detail of long tables
-            whose channels are not named.
+        ConfigurationError: The output's ending is unknown, Parquet is wanted without pyarrow, detail of long tables
+            whose channels are not named, or no input has one of the channels in `named`.
     """
     if detail and columns.channel is not None and columns.channels is None:
         raise ConfigurationError("--detail", "needs --channels with --channel", hint="its columns are named after them")
@@ -126,7 +128,9 @@ def score_files(
     with TableWriter(output) as writer:
         paths = _expand(inputs, output, summary)
         watcher.will_read(sum(Path(path).stat().st_size for path in paths))
-        names = _detail_channels(paths, columns) if detail else []
+        if named and paths and (columns.channel is None or columns.channels is not None):
+            _check_named(named, _all_channels(paths, columns))
+        names = _all_channels(paths, columns) if detail else []
         reader = _Reader(columns)
         scorer = Scorer(new_engine, threads=threads, detail=detail)
         for batch in _batches(paths, reader, summary, watcher):
@@ -152,8 +156,14 @@ def _expand(inputs: Sequence[str], output: Path, summary: Summary) -> list[str]:
     return list(paths)
 
 
-def _detail_channels(paths: list[str], columns: Columns) -> list[str]:
-    """The channels that the detailed output has columns for: those of all files, which may differ."""
+def _check_named(named: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse what is said of nobody, before hours of work go into it."""
+    if unknown := [channel for channel in named if channel not in known]:
+        raise ConfigurationError("--role", "no such channel", expected=f"one of {', '.join(known)}", got=unknown[0])
+
+
+def _all_channels(paths: list[str], columns: Columns) -> list[str]:
+    """The channels of all files, which may differ; for these the detailed output has columns."""
     if columns.channels is not None:
         return list(columns.channels)
     names: dict[str, None] = {}

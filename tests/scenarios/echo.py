@@ -78,6 +78,11 @@ class EchoEngine:
         """None stays open."""
         return 0
 
+    @property
+    def frozen_streams(self) -> int:
+        """None is."""
+        return 0
+
     def advance(self, records: Records) -> Outcome:
         """Fold each value into its stream's checksum; one above 80 fires."""
         outcome = Outcome(records.shard, records.next_position)
