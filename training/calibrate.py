@@ -24,6 +24,7 @@ from detector.records import Float64
 from training.data.batches import Block
 from training.data.series import Series
 from training.graph.detector import Detector
+from training.graph.tail import CALIBRATED_AFTER, LEAST, LEVELS, Tail
 from training.progress import Progress
 from training.rollout import Run, Watch, choose, roll
 from training.settings import TrainSettings
@@ -34,8 +35,8 @@ _NINES = tuple(step / 2 for step in range(1, 13))
 _PERIOD_S = 60.0  # a detector for any period is calibrated as if for one sample a minute
 _DAY_S = 86_400.0
 _THRESHOLDS = (1.5, 12.0)  # nines; decide's limits
-_HIGH, _TAIL_MIN = 0.98, 0.05  # the tail's quantile, and its smallest mean excess
-_ENOUGH = 200  # samples of a stream below which its own tail says nothing
+_ENOUGH = 2.0  # times that a stream is to reach a level before it tells where that is
+_GAPS = (0.02, 1.5)  # ln u; between levels of a new stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,10 @@ class Calibration:
     """Where decide will put the threshold by default."""
     exceedances_per_alarm: float
     """Samples at or above the threshold in one cluster of them."""
-    tail: dict[str, float]
-    """Median, 98 % quantile and mean excess of strangeness that a new stream starts from."""
+    calibrated_after: int
+    """Samples of a stream after which its scores come as often as they say, within a factor of 2."""
+    tail: dict[str, list[float]]
+    """The tail's median and gaps that a new stream starts from."""
     runs: list[Run]
 
     def figures(self) -> dict[str, Any]:
@@ -81,12 +84,13 @@ def calibrate(detector: Detector, series: Sequence[Series], settings: TrainSetti
         realised={nines: float(np.mean(score >= nines)) for nines in _NINES},
         threshold_nines=threshold,
         exceedances_per_alarm=per_alarm,
+        calibrated_after=CALIBRATED_AFTER,
         tail=tail,
         runs=runs,
     )
 
 
-def _learn_priors(detector: Detector, chosen: Sequence[Block], watch: Watch) -> dict[str, float]:
+def _learn_priors(detector: Detector, chosen: Sequence[Block], watch: Watch) -> dict[str, list[float]]:
     """Write pooled statistics into the initial row; gives back the tail's."""
     runs, means, variances = [], [], []
     for block_runs, rows in roll(detector, chosen, watch):
@@ -96,7 +100,7 @@ def _learn_priors(detector: Detector, chosen: Sequence[Block], watch: Watch) -> 
         variances.append(_channels(known["feature_variance"], known["count"]))
     tail = _tail(runs)
     detector.set_priors(
-        joint={name: torch.tensor([value]) for name, value in tail.items()},
+        joint={name: torch.tensor(value) for name, value in (tail | {"gaps_before": tail["gaps"]}).items()},
         channel=_features(torch.cat(means), torch.cat(variances)),
     )
     return tail
@@ -113,19 +117,29 @@ def _features(mean: Tensor, variance: Tensor) -> dict[str, Tensor]:
     return {"feature_mean": centre, "feature_variance": variance.mean(dim=0) + (mean - centre).square().mean(dim=0)}
 
 
-def _tail(runs: Sequence[Run]) -> dict[str, float]:
-    """The tail of a usual stream: pooled samples would make it as heavy as the streams differ."""
-    tails = np.array([_own_tail(run.strangeness) for run in runs if len(run.strangeness) >= _ENOUGH])
-    if not len(tails):
-        tails = np.array([_own_tail(np.concatenate([run.strangeness for run in runs]))])
-    return dict(zip(("median", "high", "excess"), np.mean(tails, axis=0).tolist(), strict=True))
+def _tail(runs: Sequence[Run]) -> dict[str, list[float]]:
+    """The tail of a usual stream: pooled samples would make it as heavy as the streams differ.
+
+    Where no stream is long enough to tell of a level, it is as far above the one below as it is by the tail's own
+    start, in units of the gap below.
+    """
+    usual = np.array(next(field.initial for field in Tail.FIELDS if field.name == "gaps"))
+    levels = np.array([_own_levels(run.strangeness) for run in runs])
+    steps = np.diff(levels, axis=1)
+    gaps: list[float] = []
+    for i, column in enumerate(steps.T):
+        told = column[~np.isnan(column)]
+        by_below = usual[i] * (gaps[-1] / usual[i - 1] if i else 1.0)
+        gaps.append(float(np.clip(np.median(told) if len(told) else by_below, *_GAPS)))
+    return {"median": [float(np.median(levels[:, 0]))], "gaps": gaps}
 
 
-def _own_tail(strangeness: Float64) -> tuple[float, float, float]:
-    """Median, 98 % quantile and mean excess above it."""
-    median, high = np.quantile(strangeness, [0.5, _HIGH])
-    above = strangeness[strangeness > high]
-    return float(median), float(high), max(float(np.mean(above - high)) if len(above) else 0.0, _TAIL_MIN)
+def _own_levels(strangeness: Float64) -> list[float]:
+    """Level by level of the tail, ln u that reaches it; NaN where the stream is too short for it."""
+    x = np.log(np.maximum(strangeness, LEAST))
+    shares = [10.0**-nines for nines in LEVELS]
+    known = [share for share in shares if share == shares[0] or share * len(x) >= _ENOUGH]
+    return [*np.quantile(x, [1 - share for share in known]).tolist(), *[math.nan] * (len(shares) - len(known))]
 
 
 def _clusters(runs: Sequence[Run], budget_per_day: float, period_s: float | None) -> tuple[float, float]:

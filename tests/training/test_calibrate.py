@@ -65,7 +65,8 @@ def test_a_new_stream_starts_from_what_was_measured() -> None:
     measured = calibrated(made, noise(8))
     after = made.state_dict()
     row = made.fields(made.initial_row(1)[None])
-    assert {name: pytest.approx(row[name].item()) for name in ("median", "high", "excess")} == measured.tail
+    assert {name: pytest.approx(row[name].flatten().tolist()) for name in ("median", "gaps")} == measured.tail
+    assert torch.equal(row["gaps_before"], row["gaps"])
     assert not torch.equal(before["initial_channel"], after["initial_channel"])
     assert all(torch.equal(before[name], after[name]) for name in before if not name.startswith("initial_"))
 

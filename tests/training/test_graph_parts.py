@@ -1,4 +1,4 @@
-"""Scale, coverage, evidence and tail, each for what it is there for."""
+"""Scale, coverage and evidence, each for what it is there for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from detector.errors import ConfigurationError
 from training.graph import Detector, DetectorShape
 from training.graph.layout import Field, Layout
 from training.graph.scale import Reading, Scale
-from training.graph.tail import Tail
 
 
 def walk_scale(values: Tensor, each: Callable[[int, Reading], None] | None = None) -> dict[str, Tensor]:
@@ -74,28 +73,12 @@ def test_units_do_not_matter() -> None:
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
 
 
-def test_nines_mean_what_they_say() -> None:
-    """On exponential strangeness, unlike the prior, 2 nines come once in 100 samples and 3 once in 1,000."""
-    torch.manual_seed(0)
-    tail = Tail()
-    layout = Layout("joint", list(Tail.FIELDS))
-    fields = layout.split(layout.initial().expand(64, 1, -1))
-    scores = []
-    for t in range(6000):
-        u = torch.distributions.Exponential(2.0).sample((64, 1, 1)) + 0.5
-        score, fields = tail(u, torch.tensor(1.0), torch.tensor(float(t)), fields)
-        scores.append(score)
-    late = torch.stack(scores[3000:])
-    for nines in (2, 3):
-        assert float((late >= nines).float().mean()) == pytest.approx(10**-nines, rel=0.3)
-
-
 def test_priors_are_where_a_new_stream_starts() -> None:
     """What calibration writes is found in the initial row, for every channel of an `any` detector."""
     detector = Detector(DetectorShape(hidden=4))
-    detector.set_priors(joint={"high": torch.tensor([0.7])}, channel={"feature_mean": torch.arange(16.0)})
+    detector.set_priors(joint={"median": torch.tensor([0.7])}, channel={"feature_mean": torch.arange(16.0)})
     known = detector.fields(detector.initial_row(2)[None])
-    assert float(known["high"]) == pytest.approx(0.7)
+    assert float(known["median"]) == pytest.approx(0.7)
     assert known["feature_mean"][0].tolist() == [list(range(16))] * 2
 
 

@@ -1,68 +1,151 @@
 """Tail: how improbable is so much strangeness, for this stream?
 
-Keeps the running median and the running 98 % quantile of the strangeness u, which is in standard deviations, by
-stochastic approximation (Robbins and Monro 1951), and the mean excess above the latter. Above it the tail is
-exponential:
+The score in nines is read off the stream's own distribution of x = ln u. Five levels of it are kept, which u reaches
+once in 2, 10, 100, 1,000 and 10,000 samples: the median and four *gaps* above it. Between levels nines are linear in
+x, and go on beyond the last as a power law, at the steepness of the last gap. From 6 nines on, which no stream can
+vouch for, they rise ever more slowly towards 15 and never stop, so that the stranger sample always has more.
 
-    nines(u) = 0.3 at the median, 1.7 at the 98 % quantile, linear between; + log10(e) * excess / mean excess above
+**Learning.** Each level follows the rule of Robbins and Monro (1951): up by r where u reaches it, down by r p at every
+sample, with p the share that it promises. Whatever the stream does, independent or not, such a level is reached as
+often as promised in the long run: every time too many raises it (Gibbs and Candes 2021 on the same argument). Steps are
+in the level's own e-folds, hence factors of its gap, so the order of levels is safe, and a level that moves takes those
+above along: rare levels are found from common ones long before they have been reached. r is one part in the number of
+times the level should have been reached so far, down to a floor: the rarer a level, the longer its memory.
 
-All starts from the pooled values that calibration writes into the initial row.
+**Excursions.** What is strange stays so for a while, and must not count as so many independent tellings. The n-th
+sample in a row above 2 nines counts w = 1 / (1 + n / 8), and its mean over what reaches the level is divided out, so
+that realised and promised shares still agree. And an excursion of 512 samples is taken for an anomaly: the gaps
+are put back to what they were at its beginning, if the stream is calibrated by then. What goes on is learnt from
+there, slowly, so that a new normal is believed in the end. How soon a stream recovers: docs/contract.md, "Score".
 """
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from training.graph.layout import Field
-from training.graph.scale import MEMORY
 
-_PLACE_WEIGHT = 250.0  # samples that calibrated median and quantile count for in a new stream
-_EXCESS_WEIGHT = 1_000.0  # the same for the mean excess, of which only one sample in 50 tells anything
-SCORE_MAX = 15.0  # nines
+CALIBRATED_AFTER = 20_000  # samples; from here on a level is within a factor of 2 of what it promises
+SCORE_MAX = 15.0  # nines; never reached
+LEAST = 1e-3  # standard deviations; less strangeness than this is none
+LEVELS = (-math.log10(0.5), 1.0, 2.0, 3.0, 4.0)  # nines of the median and of the level above each gap
 
-_TAIL = 0.02  # share of samples above the high quantile
-_MEDIAN_NINES, _HIGH_NINES = -math.log10(0.5), -math.log10(_TAIL)
-_EXCESS_LIMIT = 8.0  # mean excesses; what a single sample may count for
-_EXCESS_MIN = 0.05  # standard deviations; keeps the score of a stream without tail finite
-_BODY_MIN = 0.1  # standard deviations between median and high quantile
+_PROMISED = tuple(10.0**-nines for nines in LEVELS)
+_SPANS = tuple(high - low for low, high in pairwise(LEVELS))  # nines of each gap
+_MOST_SCORES = (*_SPANS[:-1], 1e9)  # nines that each gap may add: the last has no end
+
+_MEDIAN_REACHED, _MEDIAN_PRIOR = 10_000.0, 250.0
+_REACHED = (2_000.0, 100.0, 50.0, 25.0)  # times that a level remembers being reached
+_PRIOR = (250.0, 1_000.0, 3_000.0, 20_000.0)  # samples that its calibrated start counts for
+_STEP_MAX = 0.3  # e-folds; what being reached once counts for at first
+_WEIGHT_STEP_MAX = 0.01  # of the mean weight: slow enough that one anomaly does not tell what is usual
+_USUAL = 128.0  # samples of an excursion that the mean weight is learnt from
+_FADE = 8.0  # samples of an excursion after which one counts half
+_ANOMALY = 512.0  # samples of an excursion that is nothing usual
+
+_GAP_MIN, _GAP_MAX = 0.01, 2.0  # ln u
+_MODEST = 6.0  # nines that can be known; beyond they are compressed
+_SAFE = 16  # a logarithm of a multiple of so many numbers does not depend on the wave
 
 
 class Tail(nn.Module):
     """Turns strangeness into nines."""
 
-    FIELDS = (Field("median", initial=1.6), Field("high", initial=2.7), Field("excess", initial=0.6))
+    FIELDS = (
+        Field("median", initial=-0.23, version=2),
+        Field("gaps", 4, (0.24, 0.2, 0.15, 0.12)),
+        Field("gaps_before", 4, (0.24, 0.2, 0.15, 0.12)),
+        Field("weight", 4, (0.9, 0.6, 0.6, 0.6)),
+        Field("excursion"),
+    )
+    promised: Tensor
+    spans: Tensor
+    most: Tensor
+    efolds: Tensor
+    prior: Tensor
+    floor: Tensor
+    below: Tensor
+    ones: Tensor
+    safe: Tensor
 
-    def forward(self, u: Tensor, live: Tensor, age: Tensor, old: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Score one sample.
+    def __init__(self) -> None:
+        super().__init__()
+        self._constant("promised", _PROMISED[1:])
+        self._constant("spans", _SPANS)
+        self._constant("most", _MOST_SCORES)
+        self._constant("efolds", [span * math.log(10) for span in _SPANS])
+        self._constant("prior", _PRIOR)
+        self._constant("floor", [1 / reached for reached in _REACHED])
+        self._constant("below", [[float(row <= column) for column in range(4)] for row in range(4)])
+        self._constant("ones", [[1.0]] * 4)
+        self._constant("safe", [[1.0] * _SAFE])
+
+    def _constant(self, name: str, value: object) -> None:
+        self.register_buffer(name, torch.tensor(value), persistent=False)
+
+    def forward(
+        self, u: Tensor, live: Tensor, age: Tensor, old: dict[str, Tensor], learning: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Score one sample, and learn from it.
 
         Args:
-            u: Strangeness, in standard deviations (..., 1).
+            u: Strangeness, positive, in standard deviations (..., 1).
             live: 1 once the warm-up is over, else 0: nothing is scored and nothing learnt.
             age: Samples since the warm-up.
             old: The fields before this sample.
+            learning: 0 where the stream's learning is frozen; 1 if not given.
 
         Returns:
             The score in nines, and the fields after this sample.
         """
-        median, high, excess = old["median"], old["high"], old["excess"]
-        body = (high - median).clamp(min=_BODY_MIN)
-        over = u - high
-        position = (u - median) / body
-        nines = (_MEDIAN_NINES + (_HIGH_NINES - _MEDIAN_NINES) * position).clamp(0.0, _HIGH_NINES)
-        nines = nines + math.log10(math.e) * over.clamp(min=0.0) / excess
-        score = live * nines.clamp(max=SCORE_MAX)
+        learning = live if learning is None else live * learning
+        x = (u.clamp(min=LEAST) @ self.safe).log()[..., :1]
+        gaps = old["gaps"]
+        levels = old["median"] + gaps @ self.below
+        score = live * self._score(x, levels, gaps, old["median"])
+        reached = (x >= levels).float()
+        return score, self._learn(x, reached, learning, age, old)
 
-        rate = live * (1 / (age + _PLACE_WEIGHT)).clamp(min=1 / MEMORY)
-        above = live * (over > 0).float() / _TAIL
-        learning = above / (age + _EXCESS_WEIGHT).clamp(max=MEMORY)
-        # A step of 1 / density: 1.2 bodies at the median of a bell, mean excess / share at the start of the tail.
-        moved = 1.2 * rate * body * ((position > 0).float() - 0.5)
-        shortened = torch.minimum(over, _EXCESS_LIMIT * excess)
-        return score, {
-            "median": median + moved,
-            "high": high + excess * rate * (above - 1),
-            "excess": (excess + learning * (shortened - excess)).clamp(min=_EXCESS_MIN),
+    def _score(self, x: Tensor, levels: Tensor, gaps: Tensor, median: Tensor) -> Tensor:
+        """Nines at x."""
+        body = LEVELS[0] * (x - median).clamp(max=0.0).exp()
+        above = ((x - levels) / gaps + 1.0).clamp(min=0.0) * self.spans
+        nines = body + torch.minimum(above, self.most) @ self.ones
+        over = (nines - _MODEST).clamp(min=0.0)
+        room = SCORE_MAX - _MODEST
+        return nines.clamp(max=_MODEST) + room * over / (room + over)
+
+    def _learn(
+        self, x: Tensor, reached: Tensor, learning: Tensor, age: Tensor, old: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The fields after a sample that reached what it reached."""
+        gaps, weight, excursion = old["gaps"], old["weight"], old["excursion"]
+        rate = torch.maximum(1 / ((age + self.prior) * self.promised), self.floor).clamp(max=_STEP_MAX)
+
+        # Every gap by its own step, and by those of the gaps below.
+        counts = 1 / (1 + excursion / _FADE)
+        step = learning * rate * (reached * (counts / weight) - self.promised) / self.efolds
+        together = (step @ self.below).clamp(max=1.0)
+        learnt = gaps + gaps * (together / (1 - together / 2))  # exp(together) to second order, exact where tiny
+        learnt = learnt.clamp(_GAP_MIN, _GAP_MAX)
+        usual = learning * (excursion < _USUAL).float()
+        weight = weight + usual * reached * rate.clamp(max=_WEIGHT_STEP_MAX) * (counts - weight)
+
+        # An excursion is long: what it taught is taken back.
+        longer = (excursion + learning * (2 * reached[..., 1:2] - 1)).clamp(0.0, 2 * _ANOMALY)
+        before = torch.where(learning * (excursion <= 0) > 0, gaps, old["gaps_before"])
+        is_anomaly = (excursion < _ANOMALY) & (longer >= _ANOMALY) & (age >= CALIBRATED_AFTER)
+
+        pace = (2 / (age + _MEDIAN_PRIOR)).clamp(min=1 / _MEDIAN_REACHED)
+        side = (x >= old["median"]).float() - 0.5
+        return {
+            "median": old["median"] + learning * pace * side * gaps[..., :1] / (_SPANS[0] * math.log(10)),
+            "gaps": torch.where(is_anomaly, before, learnt),
+            "gaps_before": before,
+            "weight": weight,
+            "excursion": longer,
         }
