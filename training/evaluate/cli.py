@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Literal, cast
 
 import typer
-from rich.console import Console
 
 from detector.errors import ConfigurationError
 
@@ -42,10 +41,11 @@ def evaluate(
 ) -> None:
     """Measure a bundle on public suites, with floors and published figures beside it."""
     from detector.scoring import open_bundle  # imported on use: they take seconds, and `--help` must not
-    from training.evaluate.output import facts, show, write
+    from training.evaluate.output import facts, write
     from training.evaluate.run import Options
     from training.evaluate.run import evaluate as run
     from training.evaluate.suites import SUITES
+    from training.evaluate.terminal import console, show
     from training.progress import Progress
 
     known = [*SUITES, "calibration", "all"]
@@ -73,8 +73,8 @@ def evaluate(
     )
     with Progress() as progress:
         results = run(options, progress)
-    console = Console()
+    out = console()
     for result in results:
-        show(console, result)
+        show(out, result)
     write(output, results, facts(options, open_bundle(bundle)))
-    console.print(f"report: {output / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+    out.print(f"report: {output / 'report.html'}", highlight=False, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: results.csv, summary.json, report.html, and the table on the terminal."""
+"""What an evaluation leaves behind: results.csv, summary.json and report.html, each written whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,23 +13,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from detector import __version__, versions
 from detector.model.bundle import Bundle
 from training.evaluate.measures.bootstrap import Interval
-from training.evaluate.results import OURS, CaseResult, Row, SuiteResult
+from training.evaluate.results import OURS, CaseResult, SuiteResult
 from training.evaluate.run import Options
 
-_STYLES = {"ours": "bold green", "floor": "dim", "baseline": "cyan", "published": ""}
-_PUBLISHED_SHOWN = 6  # best of the published lines on the terminal; the files have all
-_ALWAYS_SHOWN = ("LSTMAD", "CNN")  # recurrent and convolutional forecasters: what ours is closest to
 _FACTS = ("suite", "family", "case", "split", "rows", "channels", "events", "method", "kind", "us_per_row")
 
 
 def write(folder: Path, results: Sequence[SuiteResult], facts: dict[str, Any]) -> None:
-    """Write the three files, each whole or not at all."""
+    """Write the three files."""
     from training.evaluate.report import write_report  # plotly takes a second
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -136,44 +130,3 @@ def _plain(figure: Interval) -> dict[str, float | int | None]:
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in figure._asdict().items()
     }
-
-
-# The terminal
-
-
-def show(console: Console, result: SuiteResult) -> None:
-    """Print a suite's table: methods down; figures, then families across."""
-    shown = _shown(result)
-    figures = list(dict.fromkeys([result.lead, *(name for row in shown for name in row.figures)]))
-    families = list(dict.fromkeys(name for row in shown for name in row.families))
-    families = families if len(families) > 1 else []
-    table = Table(title=f"{result.suite}, ranked by {result.lead}", title_justify="left", header_style="bold")
-    table.add_column("method")
-    for name in [*figures, *families]:
-        table.add_column(name, justify="right")
-    for row in shown:
-        cells = [_cell(row.figures.get(name), with_range=name == result.lead) for name in figures]
-        cells += [_number(row.families[name]) if name in row.families else "" for name in families]
-        table.add_row(row.method, *cells, style=_STYLES[row.kind])
-    console.print(table)
-    for line in result.notes:
-        console.print(f"  {line}", highlight=False, markup=False)
-    for refusal in result.refusals:
-        console.print(f"  refused: {refusal.case}: {refusal.reason}", style="yellow", highlight=False, markup=False)
-
-
-def _shown(result: SuiteResult) -> list[Row]:
-    best = [row.method for row in result.rows if row.kind == "published"][:_PUBLISHED_SHOWN]
-    return [row for row in result.rows if row.kind != "published" or row.method in (*best, *_ALWAYS_SHOWN)]
-
-
-def _cell(figure: Interval | None, *, with_range: bool) -> str:
-    if figure is None:
-        return ""
-    if not with_range or math.isnan(figure.low):
-        return _number(figure.mean)
-    return f"{_number(figure.mean)} [{_number(figure.low)}, {_number(figure.high)}]"
-
-
-def _number(value: float) -> str:
-    return f"{value:.3f}" if abs(value) < 2 else f"{value:.1f}"

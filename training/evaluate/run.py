@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from detector import __version__
-from detector.errors import BundleError, InputError
+from detector.errors import BundleError, ConfigurationError, InputError
 from detector.model.bundle import Bundle
+from detector.model.further import ROLE
 from detector.model.session import Session
 from detector.scoring import open_bundle
 from detector.settings import DecideSettings
@@ -66,8 +67,11 @@ def evaluate(options: Options, progress: Progress) -> list[SuiteResult]:
     Raises:
         InputError: A suite is not in the folder.
         BundleError: The bundle cannot be used.
+        ConfigurationError: Roles are to be declared to a bundle that has no use for them.
     """
     bundle = open_bundle(options.bundle)
+    if options.roles == "declared" and ROLE not in bundle.inputs:
+        raise ConfigurationError("--roles", "declared", expected=f"a bundle with the input {ROLE!r}", got=bundle.label)
     Session(bundle)  # fails here rather than in every process
     return [_Evaluation(options, bundle, SUITES[name], progress).run() for name in options.suites]
 
@@ -112,7 +116,7 @@ class _Evaluation:
         settings = (self._bundle.sha256, self._policy, self._options.roles)
         places = [self._place(case, *settings) for case in cases]
         missing = self._missing(places, Verdict)
-        group = partial(ScoreTask, self._bundle.path, self._policy)
+        group = partial(ScoreTask, self._bundle.path, self._policy, self._options.roles == "declared")
         self._spread("score", tasks.score, [group(own) for own in tasks.deal(missing, self._options.jobs)], missing)
         return [_recalled(place, Verdict) for place in places]
 

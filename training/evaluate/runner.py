@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.model.further import ROLE, ROLES
 from detector.model.session import Session
 from detector.records import Float32, Int64
 from detector.stages.decide import DecideWave, Decision, Policy, decide, initial_decide
@@ -37,6 +38,7 @@ def judge(
     cases: Sequence[Case],
     *,
     slots: int = SLOTS,
+    declare_roles: bool = False,
     on_rows: Callable[[int], None] = lambda _: None,
 ) -> Iterator[tuple[int, Verdict]]:
     """Score and judge cases that have the same number of channels.
@@ -46,12 +48,13 @@ def judge(
         policy: How to decide.
         cases: At least one; all with C channels.
         slots: Most cases in a wave; changes no bit of any verdict.
+        declare_roles: Whether the bundle is told the target channel of cases that have one, all others being context.
         on_rows: Told how many more rows are done.
 
     Yields:
         The place of each case among `cases` and its verdict, once it is done.
     """
-    walk = _Walk(session, policy, cases, min(slots, len(cases)))
+    walk = _Walk(session, policy, cases, min(slots, len(cases)), declare_roles=declare_roles)
     untold = 0
     while walk.active.size:
         untold += len(walk.active)
@@ -69,7 +72,9 @@ def judge(
 class _Walk:
     """All accepted rows of all cases one after the other, and a slot's place in them."""
 
-    def __init__(self, session: Session, policy: Policy, cases: Sequence[Case], slots: int) -> None:
+    def __init__(
+        self, session: Session, policy: Policy, cases: Sequence[Case], slots: int, *, declare_roles: bool
+    ) -> None:
         self._session, self._policy, self._cases = session, policy, cases
         self.accepted = [np.flatnonzero(case.accepted) for case in cases]
         lengths = [len(rows) for rows in self.accepted]
@@ -78,6 +83,7 @@ class _Walk:
         self._event_ns = np.concatenate([case.time_ns[rows] for case, rows in zip(cases, self.accepted, strict=True)])
         self._elapsed_s = np.diff(self._event_ns, prepend=self._event_ns[:1]) / 1e9
         self._elapsed_s[self._first[:-1][np.array(lengths) > 0]] = 0.0  # a stream's first sample
+        self._roles = _declared_roles(cases) if declare_roles else None
         self._found = _Found.blank(*self._values.shape)
         self._waiting = deque(sorted(filter(lengths.__getitem__, range(len(cases))), key=lambda place: -lengths[place]))
         self._initial = session.bundle.initial_row(self._values.shape[1])
@@ -97,7 +103,8 @@ class _Walk:
         began = time.perf_counter()
         slots, rows = self.active, self._at[self.active]
         values, elapsed_s, event_ns = self._values[rows], self._elapsed_s[rows], self._event_ns[rows]
-        step = infer(self._session, self._state, WaveInput(slots, values, elapsed_s, event_ns), _UTC)
+        further = {} if self._roles is None else {ROLE: self._roles[self._place[slots]]}
+        step = infer(self._session, self._state, WaveInput(slots, values, elapsed_s, event_ns, further), _UTC)
         wave = DecideWave(
             slots, event_ns, elapsed_s, rows, step.score, step.blame, values, step.expected, step.lower, step.upper
         )
@@ -149,6 +156,16 @@ class _Walk:
             upper=spread(found.upper[own, channel], np.nan),
             seconds=float(self._seconds[place]),
         )
+
+
+def _declared_roles(cases: Sequence[Case]) -> Float32:
+    """What the graph is told of each channel (cases, C); nothing, which is 0, where a case declares no target."""
+    roles = np.zeros((len(cases), len(cases[0].channels)), np.float32)
+    for place, case in enumerate(cases):
+        if case.target is not None:
+            roles[place] = ROLES["context"]
+            roles[place, case.target] = ROLES["target"]
+    return roles
 
 
 @dataclass(slots=True)

@@ -34,6 +34,7 @@ class ScoreTask(NamedTuple):
 
     bundle: Path
     policy: Policy
+    declare_roles: bool
     places: list[Place]
 
 
@@ -60,7 +61,8 @@ def _rows(group: Sequence[Place]) -> int:
 def score(task: ScoreTask) -> None:
     """Score a group; each case is stored as it ends."""
     session = Session(read_bundle(task.bundle))
-    for at, verdict in judge(session, task.policy, [place.case for place in task.places], on_rows=advance):
+    cases = [place.case for place in task.places]
+    for at, verdict in judge(session, task.policy, cases, declare_roles=task.declare_roles, on_rows=advance):
         store(task.places[at].path, verdict)
 
 

@@ -56,7 +56,7 @@ def store(path: Path, found: Any) -> None:
 def recall(path: Path, kind: type[Stored]) -> Stored | None:
     """Read it; None where there is none, or a damaged or another one, which then counts as absent."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             found = {name: stored[name] for name in stored.files}
             return kind(**{name: value if value.ndim else value.item() for name, value in found.items()})
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):

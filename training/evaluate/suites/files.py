@@ -24,7 +24,7 @@ START_NS = 1_577_836_800 * 10**9  # 2020-01-01: the first row where a suite has 
 def read_arrays(path: Path, *names: str) -> list[NDArray[Any]]:
     """The named arrays of an npz file. Raises InputError."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:  # np.load leaves a torn one open
             missing = [name for name in names if name not in stored.files]
             if missing:
                 raise InputError(path, "arrays", expected=", ".join(names), got=", ".join(stored.files) or "none")
