@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
 import json
 import signal
 import subprocess
@@ -12,11 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from detector import supervision
 from detector.app import App, identity_of, load_detectors, make_deliveries, rare_collections
 from detector.errors import BundleError, CheckpointError
+from tests.golden import learner
 from tests.scenarios.daemon import BUNDLE, append, configuration, lines, settings, start
 
 
@@ -132,6 +135,30 @@ def test_the_configuration_hash_covers_what_changes_results(tmp_path: Path) -> N
     assert of() == of(engine={"max_streams": 5, "max_cold_streams": 10_999_995})
     assert of() != of(engine={"max_streams": 5})
     assert of() != of(engine={"forget_after_s": 86_400.0})
+    told = [{}, {"roles": {"flow": "target"}}, {"roles": {"flow": "context"}}]
+    told += [{"freeze": [{"stream": "a", "from": edge}]} for edge in (5, 6, "2026-11-21T08:00Z")]
+    pumps = {"bundle": str(learner.PATH), "decide": decide}
+    found = [of(detectors={"pumps": pumps | each}) for each in told]
+    assert len({*found}) == len(told)
+    assert found[0] == of()
+    same_time = {"freeze": [{"stream": "a", "from": "2026-11-21T09:00+01:00"}]}
+    assert found[-1] == of(detectors={"pumps": pumps | same_time})
+
+
+def test_the_hash_of_a_configuration_of_before_is_what_it_was(tmp_path: Path) -> None:
+    """Settings that came later and are not used leave it alone: what was checkpointed before can still be verified."""
+    said = identity_of(settings(tmp_path), load_detectors(settings(tmp_path))[0], "numerics")
+    detectors = [("pumps", settings(tmp_path).detectors["pumps"].model_dump(mode="json", exclude={"bundle"}))]
+    for later in ("roles", "freeze"):
+        assert not detectors[0][1].pop(later)
+    assert set(detectors[0][1]) == {"match", "channels", "time_zone", "decide"}
+    matters = {
+        "detectors": detectors,
+        "records": {name: each.record.model_dump(mode="json") for name, each in settings(tmp_path).sources.items()},
+        "most_streams": 11_000_000,
+        "forget_after_s": None,
+    }
+    assert said.configuration == hashlib.sha256(msgspec.json.encode(matters)).hexdigest()
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from detector.commands.output import age
 from detector.errors import BundleError, ConfigurationError, InputError, SourceError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-BUNDLE = GOLDEN / "tiny-any.onnx"
+BUNDLE, LEARNER = GOLDEN / "tiny-any.onnx", GOLDEN / "learner.onnx"
 
 Configure = Callable[..., Path]
 
@@ -86,6 +86,18 @@ class TestCheck:
         assert "tiny-any@1" in done.stdout
         assert "FAULT" not in done.stdout
 
+    def test_what_the_configuration_tells_a_bundle_is_said(self, configure):
+        """Roles, freezes, and what a stream costs."""
+        told = {"roles": {"flow": "context"}, "freeze": [{"stream": "pump-1", "from": 77}]}
+        done = tidewarden("check", "-c", configure(detectors={"pumps": {"bundle": str(LEARNER), **told}}))
+        assert done.exit_code == 0
+        said = " ".join(done.stdout.split())
+        for words in ("flow is context", "pump-1 frozen from 77", "bytes a stream of 1", "bytes a stream of 5"):
+            assert words in said, words
+        old = tidewarden("check", "-c", configure(detectors={"pumps": {"bundle": str(BUNDLE), **told}}))
+        assert old.exit_code == 2
+        assert "tiny-any@1 cannot follow it" in " ".join(old.stdout.split())
+
     def test_every_fault_is_told(self, configure, tmp_path):
         """Also those of the second detector."""
         (tmp_path / "broken.onnx").write_bytes(b"no bundle")
@@ -130,6 +142,13 @@ class TestInspect:
         assert "initial" not in facts
         assert "row_layout" in tidewarden("inspect", BUNDLE).stdout
 
+    def test_bundle_in_the_box_is_told_by_its_name(self):
+        """With the bytes that a stream takes, by its number of channels."""
+        facts = json.loads(tidewarden("inspect", "default", "--json").stdout)
+        sizes = list(facts["bytes_per_stream"].values())
+        per_channel = 4 * facts["state"]["per_channel"] + 16
+        assert sizes == [sizes[0] + (count - 1) * per_channel for count in (1, 3, 7, 16, 64)]
+
     def test_folder_of_checkpoints_tells_its_shards(self, state):
         """As `state list` does, without a configuration."""
         (shard,) = json.loads(tidewarden("inspect", state, "--json").stdout)
@@ -156,7 +175,9 @@ class TestSchema:
         """Editors check with it; a misspelt key is refused there too."""
         schema = json.loads(tidewarden("schema", "config").stdout)
         validate = jsonschema.Draft202012Validator(schema)
-        good = yaml.safe_load(configure().read_text())
+        rule = {"stream": "a", "from": 5, "until": "2026-11-21T08:00:00Z"}
+        told = {"bundle": str(LEARNER), "roles": {"flow": "target"}, "freeze": [rule]}
+        good = yaml.safe_load(configure(detectors={"pumps": told}).read_text())
         assert list(validate.iter_errors(good)) == []
         assert list(validate.iter_errors({**good, "htpp": {}}))
 

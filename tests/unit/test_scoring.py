@@ -10,6 +10,7 @@ import pytest
 from detector.cli import main
 from detector.demo.plant import CHANNELS, Plant
 from detector.engine import Detector, Engine
+from detector.errors import ConfigurationError
 from detector.model.session import Session
 from detector.records import NO_TIME, Records, Shard
 from detector.scoring import Columns, engine_factory, files, open_bundle, score_arrays, score_files
@@ -17,7 +18,7 @@ from detector.scoring.rows import ordinals
 from detector.settings import DecideSettings, DetectorSettings, EngineSettings, RecordSettings
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-ANY, FIXED = str(GOLDEN / "tiny-any.onnx"), str(GOLDEN / "tiny-fixed.onnx")
+ANY, FIXED, LEARNER = (str(GOLDEN / f"{name}.onnx") for name in ("tiny-any", "tiny-fixed", "learner"))
 LOUD = DetectorSettings(decide=DecideSettings(threshold_nines=1.5, hysteresis_nines=0.5, cool_down_s=0))
 """Fires often, so that comparisons have something to compare."""
 
@@ -309,3 +310,55 @@ def test_the_command_takes_decides_settings_from_a_configuration(tmp_path, plant
         assert any(row["anomaly"] == "1" for row in read(tmp_path / "o.csv")) == expected
     assert run(*common, "-c", config, "--detector", "absent") == 2
     assert "expected quiet or loud, got absent" in capsys.readouterr().err
+
+
+def test_roles_are_said_on_the_command_line(tmp_path, plant, capsys):
+    """They change scores, above the configuration's; a channel or a role that is none is refused before the work."""
+    good = write(tmp_path / "good.csv", plant)
+    config = tmp_path / "config.yaml"
+    all_but_one = dict.fromkeys(CHANNELS[1:], "context")
+    config.write_text(
+        f"sources: {{plant: {{type: plant}}}}\ndetectors: {{d: {{bundle: {LEARNER}, roles: {all_but_one}}}}}\n"
+    )
+    common = ["score", "--input", good, "--stream", "pump", "--time-unit", "ns", "--output", tmp_path / "o.csv"]
+
+    def scores(*more):
+        assert run(*common, *more) == 0
+        return [row["score"] for row in read(tmp_path / "o.csv")]
+
+    flags = [part for channel in CHANNELS[1:] for part in ("--role", f"{channel}=context")]
+    assert scores("--bundle", LEARNER) != scores("--bundle", LEARNER, *flags) == scores("-c", config)
+    assert scores("-c", config, "--role", f"{CHANNELS[1]}=auto") != scores("-c", config)
+    capsys.readouterr()
+    for role, message in (
+        ("flwo=target", "--role: no such channel: expected one of flow"),
+        ("flow=goal", "expected CHANNEL=auto|target|context, got flow=goal"),
+        ("flow", "a channel and its role"),
+    ):
+        assert run(*common, "--bundle", LEARNER, "--role", role) == 2
+        assert message in capsys.readouterr().err
+    assert run(*common, "--bundle", ANY, "--role", "flow=target") == 2
+    assert "cannot follow it" in capsys.readouterr().err
+
+
+def test_a_freeze_by_time_holds_for_files_too(tmp_path, plant):
+    """Of whatever topic it speaks; one by offset is refused, for a file has none."""
+    names, event_ns, values = plant
+    half_ns = int(np.median(event_ns))
+    since = np.datetime_as_string(np.datetime64(half_ns, "ns").astype("datetime64[us]")) + "Z"
+    feed = {
+        name: (event_ns[[n == name for n in names]], values[[n == name for n in names]]) for name in sorted(set(names))
+    }
+    bundle, first = open_bundle(LEARNER), min(names)
+
+    def scores(*rules):
+        settings = DetectorSettings(freeze=list(rules))
+        return score_arrays(engine_factory(bundle, settings), feed, CHANNELS)
+
+    free, frozen = scores(), scores({"stream": first, "topic": "plant", "partition": 3, "from": since})
+    before = feed[first][0] <= half_ns
+    assert (free[first].score == frozen[first].score)[before].all()
+    assert (free[first].score != frozen[first].score)[~before].any()
+    assert all((free[name].score == frozen[name].score).all() for name in feed if name != first)
+    with pytest.raises(ConfigurationError, match=r"detectors\.default\.freeze\.0: stands by offset.*expected times"):
+        scores({"stream": first, "from": 5})

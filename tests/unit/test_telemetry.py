@@ -93,11 +93,12 @@ def outcome(**parts: object) -> Outcome:
 class TestPolls:
     def test_a_poll_moves_its_shard(self, told):
         """Records, position, times, streams: by source, topic and partition."""
-        told.polled(records(), outcome(scores=[scores(8)]), streams=6, open_anomalies=1)
+        told.polled(records(), outcome(scores=[scores(8)]), streams=6, open_anomalies=1, frozen_streams=2)
         assert value(told, "records_total", **LABELS) == 8
         assert value(told, "next_position", **LABELS) == 18
         assert value(told, "streams", **LABELS) == 6
         assert value(told, "open_anomalies", **LABELS) == 1
+        assert value(told, "frozen_streams", **LABELS) == 2
         assert value(told, "last_event_timestamp_seconds", **LABELS) == EVENT_NS / 1e9 + 7
         assert value(told, "last_append_timestamp_seconds", **LABELS) == NOW_NS / 1e9 - 2
         assert value(told, "processing_delay_seconds_sum") == 2.0
