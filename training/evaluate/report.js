@@ -51,7 +51,7 @@ function layout(data) {
   return {
     height: 340, showlegend: false, hovermode: "closest", dragmode: isTouched ? false : "zoom",
     margin: { l: 44, r: 12, t: 22, b: 36 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-    xaxis: { ...grid, title: { text: "row" }, anchor: "y2", range: [0, data.length - 1], nticks: 6 },
+    xaxis: { ...grid, title: { text: "row" }, anchor: "y2", range: [0, data.length - 1], nticks: 6, ticklabelstandoff: 8 },
     yaxis: { ...grid, domain: [0.45, 1], nticks: 5 },
     yaxis2: { ...grid, domain: [0, 0.34], rangemode: "tozero", nticks: 4 },
     shapes: [

@@ -25,7 +25,7 @@ def edges(rows: int, buckets: int, focus: Sequence[Rows] = (), finer: int = 0) -
     """Cut rows into so many buckets, and each run in focus into `finer` ones besides."""
     cuts = [np.linspace(0, rows, min(rows, buckets) + 1)]
     for first, end in focus:
-        first, end = max(0, first), min(rows, end)
+        first, end = np.clip((first, end), 0, rows).tolist()
         cuts.append(np.linspace(first, end, min(end - first, finer) + 1))
     return np.unique(np.concatenate(cuts).astype(np.int64))
 
