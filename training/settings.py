@@ -105,6 +105,8 @@ class ModelSettings(_Section):
     """Cells on top of each other."""
     hidden: Annotated[int, Field(ge=1, le=1024)] = 32
     """Hidden units of each."""
+    readout: Annotated[int, Field(ge=0, le=256)] = 32
+    """Features of the readout that each stream learns for itself while it runs; 0 is none. For `mode: any`."""
     warm_up: Annotated[int, Field(ge=8)] = 128
     """Samples of a new stream during which the score is 0."""
     band_level: Annotated[float, Field(gt=0.5, lt=1)] = 0.98

@@ -59,8 +59,8 @@ def test_unroll_and_prepare_are_step(detector: Detector, stretch: tuple[torch.Te
     unrolled = torch.cat(chunks, dim=1)
 
     stepped, rows = _step_by_step(detector, stretch)
-    torch.testing.assert_close(unrolled, stepped, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(hidden.squeeze(), detector.fields(rows)["hidden"].squeeze(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(unrolled, stepped, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(hidden.squeeze(), detector.fields(rows)["hidden"].squeeze(), rtol=1e-3, atol=1e-3)
 
 
 def _step_by_step(detector: Detector, stretch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from detector.errors import ConfigurationError
 from training.cells import CELLS
 from training.graph.band import Coverage
-from training.graph.bank import FEATURES, Bank, Heard, Profile
+from training.graph.bank import FEATURES, LEVEL_16, Bank, Heard, Profile
 from training.graph.evidence import Covariance, Normal, rate_of
 from training.graph.forecaster import Forecaster, JointForecaster, SharedForecaster
-from training.graph.joint import Channels, Joint
+from training.graph.joint import Joint
 from training.graph.layout import Field, Layout
+from training.graph.reference import Reference
 from training.graph.roles import Roles
 from training.graph.scale import COUNT_MAX, MEMORY, Reading, Scale
 from training.graph.tail import Tail
@@ -46,7 +47,10 @@ _ELAPSED_MAX = 1e9  # seconds
 _PERIOD_WEIGHT = 100.0  # samples that a nominal period counts for
 _WEAKEST = 1e-3  # of a distance; below it nobody cares; keeps shares finite
 _STRANGEST = 0.25  # what the strangest target alone counts for beside all of them together
+_LASTING = 0.1  # what a nat of a level away from its usual one counts for
+_YOUNG = 200.0  # samples at which a stream is half as sure as it will be
 _NETWORK_CLIP = 8.0  # of everything unit-free that the network hears
+_OUTCOME_CLIP = 100.0  # change scales; the same for what it is told that it should have forecast
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class DetectorShape:
     cell: str = "gru"
     layers: int = 1
     hidden: int = 32
+    readout: int = 32
+    """Features of the readout that each stream learns for itself; 0 is none, and a fixed bundle has none."""
     warm_up: int = 128
     """Samples of a new stream during which the score is 0."""
     band_level: float = 0.98
@@ -119,7 +125,7 @@ class Detector(nn.Module):
     def __init__(self, shape: DetectorShape) -> None:
         super().__init__()
         self.shape = shape
-        self.scale, self.roles, self.tail = Scale(), Roles(), Tail()
+        self.scale, self.roles, self.reference, self.tail = Scale(), Roles(), Reference(), Tail()
         self.coverage = Coverage(shape.band_level)
         self.forecaster = _make_forecaster(shape)
         self.bank, self.normal = Bank("light"), Normal(FEATURES["light"])
@@ -129,15 +135,23 @@ class Detector(nn.Module):
         shared = shape.mode == "any"
         # `since` stands first: it alone moves on while its channel is not observed.
         self.since = Layout("channel", [Field("since")])
-        own = [*Scale.FIELDS, *Coverage.FIELDS, *Roles.fields, *self.bank.fields, *self.normal.fields]
+        own = [
+            *Scale.FIELDS,
+            *Coverage.FIELDS,
+            *Roles.fields,
+            *Reference.fields,
+            *self.bank.fields,
+            *self.normal.fields,
+        ]
         self.channel = Layout("channel", [*own, self.covariance.field, *([memory] if shared else [])])
         period = Field("period", initial=shape.period_s or 0.0)
         joint = [Field("samples"), period, *Tail.FIELDS]
-        joint += [] if shared else [memory]
-        self.joint = Layout("joint", [*joint, *(self.together.fields if self.together else [])])
-        # By far the largest field stands between joint and channels, cut off and put back in one piece.
+        self.joint = Layout("joint", [*joint, *([] if shared else [memory])])
+        # Joint evidence, and its covariance, by far the largest field, are cut off and put back in one piece each.
+        self.evidence = self.together.layout if self.together else Layout("joint", [])
         self.matrix = Layout("joint", [self.together.covariance.field] if self.together else [])
-        self.register_buffer("initial_joint", torch.cat([self.joint.initial(), self.matrix.initial()]))
+        blocks = (self.joint, self.evidence, self.matrix)
+        self.register_buffer("initial_joint", torch.cat([layout.initial() for layout in blocks]))
         blocks = 1 if shared else len(shape.channels or ())
         self.register_buffer("initial_channel", torch.cat([torch.zeros(1), self.channel.initial()]).repeat(blocks, 1))
 
@@ -147,7 +161,7 @@ class Detector(nn.Module):
     @property
     def joint_width(self) -> int:
         """Floats of the joint block: b of the contract."""
-        return self.joint.width + self.matrix.width
+        return self.joint.width + self.evidence.width + self.matrix.width
 
     @property
     def channel_width(self) -> int:
@@ -161,9 +175,17 @@ class Detector(nn.Module):
 
     def row_layout(self) -> list[dict[str, Any]]:
         """The row's fields, for the metadata."""
-        matrix = [{**entry, "offset": entry["offset"] + self.joint.width} for entry in self.matrix.describe()]
-        channel = [{**entry, "offset": entry["offset"] + 1} for entry in self.channel.describe()]
-        return [*self.joint.describe(), *matrix, *self.since.describe(), *channel]
+        return [
+            {**entry, "offset": start + entry["offset"]}
+            for layout, start in self._blocks()
+            for entry in layout.describe()
+        ]
+
+    def _blocks(self) -> list[tuple[Layout, int]]:
+        """The layouts of the row's parts and where each begins in its scope."""
+        evidence = self.joint.width
+        matrix = evidence + self.evidence.width
+        return [(self.joint, 0), (self.evidence, evidence), (self.matrix, matrix), (self.since, 0), (self.channel, 1)]
 
     def forward(
         self,
@@ -192,9 +214,8 @@ class Detector(nn.Module):
         learning = torch.ones_like(elapsed) if learning is None else learning
         role = torch.zeros_like(observed) if role is None else role
         learning, role = learning.unsqueeze(1), role.unsqueeze(-1)
-        small, matrix, block = state.split(
-            [self.joint.width, self.matrix.width, state.shape[1] - self.joint_width], dim=1
-        )
+        widths = [self.joint.width, self.evidence.width, self.matrix.width, state.shape[1] - self.joint_width]
+        small, evidence, matrix, block = state.split(widths, dim=1)
         joint = self.joint.split(small.unsqueeze(1))
         block = block.unflatten(1, (values.shape[1], self.channel_width))
         since, rest = block.split([1, self.channel.width], dim=-1)
@@ -217,31 +238,33 @@ class Detector(nn.Module):
         rate = learning * rate_of(reading.count)
         z, statistics = self.normal(features, rate, channel)
         own, covariance = self.covariance(z, rate, self.covariance.unfold(channel["covariance"]))
+        nats, usual = self.reference(averages["averages"][..., LEVEL_16], reading.count, rate, channel)
         role, roles = self.roles(values.unsqueeze(-1), reading, role, learning, channel)
-        new |= averages | statistics | roles | {"covariance": covariance}
+        new |= averages | statistics | usual | roles | {"covariance": covariance}
 
         # What the targets say together.
-        known = reading.known.float()
-        target = role * known
-        q, shares, new_joint, matrix = self._judge(
-            Channels(heard, target), own.q, learning * rate_of(joint["samples"]), matrix, joint
-        )
+        target = role * reading.known.float()
         present = target.amax(dim=1, keepdim=True)
+        pace = learning * present * rate_of(joint["samples"])
+        own_q, nats = own.q * target, nats * target
+        q, shares, evidence, matrix = self._judge(heard, target, own_q, nats, pace, evidence, matrix)
         age = joint["samples"] - self.shape.warm_up
         live = (age + 1).clamp(0.0, 1.0) * present
-        score, tail = self.tail(q.sqrt(), live, age.clamp(min=0.0), joint)
-        new_joint |= tail | {"samples": (joint["samples"] + 1).clamp(max=COUNT_MAX), "period": period}
+        # Statistics of few samples are too small: a young stream is less sure.
+        u = q.sqrt() * (joint["samples"] / (joint["samples"] + _YOUNG))
+        score, new_joint = self.tail(u, live, age.clamp(min=0.0), joint, live * learning)
+        new_joint |= {"samples": (joint["samples"] + 1).clamp(max=COUNT_MAX), "period": period}
         (new if self.shape.mode == "any" else new_joint)["hidden"] = hidden
 
         next_rest = torch.where(reading.known, self.channel.join(new), rest)
-        next_block = torch.cat([since * (1 - known), next_rest], dim=-1)
+        next_block = torch.cat([since * (1 - reading.known.float()), next_rest], dim=-1)
         return StepOutput(
             score=score.squeeze(-1),
-            blame=_blame(shares, known).squeeze(-1),
+            blame=_blame(shares, reading.known.float()).squeeze(-1),
             expected=_raw(reading, forecast.centre),
             lower=_raw(reading, forecast.centre - band.down),
             upper=_raw(reading, forecast.centre + band.up),
-            next_state=torch.cat([self.joint.join(new_joint).squeeze(1), matrix, next_block.flatten(1)], dim=1),
+            next_state=torch.cat([self.joint.join(new_joint).squeeze(1), evidence, matrix, next_block.flatten(1)], 1),
         )
 
     def _period(self, elapsed: Tensor, joint: dict[str, Tensor]) -> Tensor:
@@ -254,30 +277,33 @@ class Detector(nn.Module):
         return period + rate * (counted - period)
 
     def _judge(
-        self, channels: Channels, own: Tensor, rate: Tensor, matrix: Tensor, joint: dict[str, Tensor]
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
-        """Weigh all targets together and the strangest of them alone.
+        self, heard: Heard, target: Tensor, own: Tensor, nats: Tensor, rate: Tensor, block: Tensor, matrix: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Weigh all targets together, the strangest of them alone, and how far they are from their usual levels.
 
         Args:
-            channels: What they say.
-            own: (B, C, 1) each channel's distance by its own covariance.
+            heard: What the channels say, (B, C, 1) each.
+            target: (B, C, 1) 1 for a target that was observed.
+            own: (B, C, 1) each target's distance by its own covariance.
+            nats: (B, C, 1) each target's evidence of a level that is not the usual one.
             rate: (B, 1, 1) at which the stream learns.
-            matrix: (B, J * J) the joint covariance; (B, 0) for `light`.
-            joint: The joint fields.
+            block: (B, width) the joint evidence; (B, 0) for `light`.
+            matrix: (B, K * K) the joint covariance; (B, 0) for `light`.
 
         Returns:
-            The distance (B, 1, 1), the channels' parts of it (B, C, 1), and the joint evidence after this sample.
+            The distance (B, 1, 1), the channels' parts of it (B, C, 1), and block and matrix after this sample.
         """
-        own = channels.target * own
         strangest = own.amax(dim=1, keepdim=True)
         alone = own * (own >= strangest).float()
+        count = torch.linalg.vector_norm(target, dim=1, keepdim=True).clamp(min=1.0)
+        lasting = torch.linalg.vector_norm(nats, dim=1, keepdim=True) / count
+        q = _LASTING * lasting
+        shares = q * (nats / (lasting * count).clamp(min=_WEAKEST)).square()
         if self.together is None:
-            return strangest, alone, {}, matrix
-        together, new, after = self.together(channels, rate, matrix.unsqueeze(1), joint)
-        present = channels.target.amax(dim=1, keepdim=True) > 0
-        new = {name: torch.where(present, field, joint[name]) for name, field in new.items()}
-        after = torch.where(present.squeeze(1), after.squeeze(1), matrix)
-        return together.q + _STRANGEST * strangest, together.shares + _STRANGEST * alone, new, after
+            return q + strangest, shares + alone, block, matrix
+        together, block, matrix = self.together(heard, target, rate, block.unsqueeze(1), matrix.unsqueeze(1))
+        q, shares = q + _STRANGEST * strangest, shares + _STRANGEST * alone
+        return q + together.q, shares + together.shares, block.squeeze(1), matrix.squeeze(1)
 
     @torch.no_grad()
     def prepare(self, values: Tensor, observed: Tensor, elapsed: Tensor, clock: Tensor) -> Prepared:
@@ -319,38 +345,34 @@ class Detector(nn.Module):
             joint: New initial values of joint fields by name, such as the tail's; each (width,).
             channel: The same for a channel's fields, (width,), or (C, width) for fixed channels.
         """
-        for layout, block, start, values in (
-            (self.joint, self.initial_joint, 0, joint),
-            (self.matrix, self.initial_joint, self.joint.width, joint),
-            (self.channel, self.initial_channel, 1, channel),
-        ):
-            for name, value in (values or {}).items():
-                if name in layout.fields:
-                    offset = start + layout.offset(name)
-                    block[..., offset : offset + layout.fields[name].width] = value
+        values = {**(joint or {}), **(channel or {})}
+        for layout, start in self._blocks():
+            block = self.initial_joint if layout.scope == "joint" else self.initial_channel
+            for name in values.keys() & layout.fields.keys():
+                offset = start + layout.offset(name)
+                block[..., offset : offset + layout.fields[name].width] = values[name]
 
     def fields(self, rows: Tensor) -> dict[str, Tensor]:
         """Name the contents of rows (N, S): joint fields (N, width), channel fields (N, C, width)."""
         blocks = rows[:, self.joint_width :].unflatten(1, (-1, self.channel_width))
         return {
-            **self.joint.split(rows[:, : self.joint.width]),
-            **self.matrix.split(rows[:, self.joint.width : self.joint_width]),
-            "since": blocks[..., :1],
-            **self.channel.split(blocks[..., 1:]),
+            **Layout("joint", [*self.joint, *self.evidence, *self.matrix]).split(rows[:, : self.joint_width]),
+            **Layout("channel", [*self.since, *self.channel]).split(blocks),
         }
 
 
 def _make_forecaster(shape: DetectorShape) -> Forecaster:
     cell = CELLS[shape.cell]
     if shape.mode == "any":
-        return SharedForecaster(cell, shape.hidden, shape.layers)
+        return SharedForecaster(cell, shape.hidden, shape.layers, shape.readout)
     return JointForecaster(cell, shape.hidden, shape.layers, len(shape.channels or ()))
 
 
 def _inputs(reading: Reading) -> Tensor:
     """What the cell hears of a sample (..., C, INPUTS); a channel that is not observed stands where it last stood."""
     z, g = (one.clamp(-_NETWORK_CLIP, _NETWORK_CLIP) for one in (reading.z, reading.g))
-    return torch.cat([z, g, reading.ratio, reading.rate.sqrt(), reading.known.float()], dim=-1)
+    outcome = reading.y.clamp(-_OUTCOME_CLIP, _OUTCOME_CLIP)
+    return torch.cat([z, g, reading.ratio, reading.rate.sqrt(), reading.known.float(), outcome], dim=-1)
 
 
 def _timing(since: Tensor, period: Tensor, clock: Tensor) -> Tensor:

@@ -22,13 +22,18 @@ import torch
 from torch import Tensor, nn
 
 from training.cells import Cell
+from training.graph.readout import Readout
 
-INPUTS = 5  # z, g, ratio, youth, mask: what the cell hears of each channel
+HEARD = 5  # z, g, ratio, youth, mask: what the cell hears of each channel
+INPUTS = HEARD + 1  # and the outcome, in units of the forecast, which the readout learns from
 TIMING = 5  # gap and four clock features: what cell and head hear of the moment
 LEVERS = 2  # back, momentum: what the head may pull and push
 QUERY = TIMING + LEVERS
 QUANTILES = 5
 
+_YOUTH = 3  # which input: the root of how much the sample counts
+_LEVELS, _CHANGES = 32, 8  # samples that the line holds
+_LINE = _LEVELS + _CHANGES
 _HEAD = 1 + LEVERS + 4  # bias, pull, push, four widths
 _WIDTHS = (1.6, 1.3)  # change scales from median to the 90 % and on to the 99 % quantile of a Gaussian walk
 _LOG_WIDTH = 6.0  # widths lie within exp(+-6) change scales
@@ -43,6 +48,15 @@ class Forecast(NamedTuple):
     """The median (..., C, 1)."""
     widths: Tensor
     """Steps from quantile to quantile (..., C, 4): inner down, outer down, inner up, outer up; all positive."""
+
+    @property
+    def width(self) -> Tensor:
+        """Half of what lies between the inner quantiles (..., C, 1)."""
+        return 0.5 * (self.widths[..., :1] + self.widths[..., 2:3])
+
+    def moved(self, way: Tensor) -> Forecast:
+        """The same, `way` (..., C, 1) higher."""
+        return self._replace(centre=self.centre + way)
 
     @property
     def quantiles(self) -> Tensor:
@@ -92,13 +106,19 @@ class Forecaster(nn.Module, ABC):
 
 
 class SharedForecaster(Forecaster):
-    """One set of weights for every channel, each channel with its own memory."""
+    """One set of weights for every channel, each channel with its own memory.
 
-    def __init__(self, cell: type[Cell], hidden: int, layers: int) -> None:
+    That is the cell's state, a *line* of the last levels and changes as they were, and the readout's state. A delay of
+    twenty samples is read off the line; a recurrent cell would have to learn to keep it.
+    """
+
+    def __init__(self, cell: type[Cell], hidden: int, layers: int, readout: int) -> None:
         super().__init__()
-        self.cell = cell(INPUTS + TIMING, hidden, layers)
-        self.head = nn.Linear(hidden + TIMING, _HEAD)
-        self.hidden_width = self.cell.state_width
+        self.cell = cell(HEARD + TIMING + _LINE, hidden, layers)
+        self.head = nn.Linear(hidden + _LINE + TIMING, _HEAD)
+        self.readout = Readout(hidden + _LINE, readout)
+        self._parts = [self.cell.state_width, _LINE, self.readout.state_width]
+        self.hidden_width = sum(self._parts)
         _start_as_persistence(self.head)
 
     def initial_hidden(self, rows: int, channels: int) -> Tensor:
@@ -110,22 +130,44 @@ class SharedForecaster(Forecaster):
     ) -> tuple[Forecast, Tensor]:
         """One sample; see `Forecaster.step`."""
         # Rows and channels are alike to shared weights; flat, they make the matrix products that ORT is fastest at.
-        timing, memory = timing.flatten(0, 1), hidden.flatten(0, 1)
-        head = self._ask(self.cell.output(memory), timing)
-        memory = self.cell.step(torch.cat([inputs.flatten(0, 1), timing], dim=-1), memory)
-        return _forecast(head.unflatten(0, inputs.shape[:2]), *levers), memory.unflatten(0, inputs.shape[:2])
+        inputs, timing, hidden = inputs.flatten(0, 1), timing.flatten(0, 1), hidden.flatten(0, 1)
+        state, line, own = hidden.split(self._parts, dim=-1)
+        memory = torch.cat([self.cell.output(state), line], dim=-1)
+        forecast = _forecast(self.head(torch.cat([memory, timing], dim=-1)), *(lever.flatten(0, 1) for lever in levers))
+        if self.readout.width:
+            phi = self.readout.phi(memory)
+            forecast = forecast.moved(self.readout.correction(phi, own))
+            outcome, rate = inputs[..., HEARD:], inputs[..., _YOUTH : _YOUTH + 1] ** 2
+            own = self.readout.follow(phi, outcome - forecast.centre, forecast.width, rate, own)
+        line = torch.cat([inputs[..., :1], line[..., : _LEVELS - 1], inputs[..., 1:2], line[..., _LEVELS:-1]], dim=-1)
+        state = self.cell.step(torch.cat([inputs[..., :HEARD], timing, line], dim=-1), state)
+        hidden = torch.cat([state, line, own], dim=-1)
+        B, C = levers[0].shape[:2]
+        return Forecast(*(part.unflatten(0, (B, C)) for part in forecast)), hidden.unflatten(0, (B, C))
 
     def unroll(self, inputs: Tensor, query: Tensor, mask: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """T samples; see `Forecaster.unroll`."""
         N, T, C, _ = inputs.shape
+        inputs, query, mask = (one.transpose(1, 2).flatten(0, 1) for one in (inputs, query, mask))  # (M, T, ...)
         timing, levers = query.split([TIMING, LEVERS], dim=-1)
-        x = torch.cat([inputs, timing], dim=-1).transpose(1, 2).reshape(N * C, T, -1)
-        before, last = _remember(self.cell, x, mask.transpose(1, 2).reshape(N * C, T), hidden.reshape(N * C, -1))
-        head = self._ask(before.unflatten(0, (N, C)).transpose(1, 2), timing)
-        return _forecast(head, *levers.split(1, dim=-1)).quantiles, last.unflatten(0, (N, C))
-
-    def _ask(self, memory: Tensor, timing: Tensor) -> Tensor:
-        return self.head(torch.cat([memory, timing], dim=-1))
+        state, line, own = hidden.flatten(0, 1).split(self._parts, dim=-1)
+        walk = _Walk(mask)
+        heard = walk.observed(torch.cat([inputs, timing], dim=-1))
+        lines = _lines(heard[..., :2], line)
+        x = torch.cat([heard[..., :HEARD], heard[..., HEARD + 1 :], lines[:, 1:]], dim=-1)
+        outputs, last = walk.cell(self.cell, x, state)
+        memory = torch.cat([outputs, lines], dim=-1)  # after 0, 1, ... observed samples
+        asked = torch.cat([walk.before(memory), timing], dim=-1)
+        forecast = _forecast(self.head(asked), *levers.split(1, dim=-1))
+        if self.readout.width:
+            phi = self.readout.phi(memory)
+            wanted = torch.cat([inputs[..., HEARD : HEARD + 1] - forecast.centre, forecast.width], dim=-1).detach()
+            target, sigma = walk.observed(wanted).split(1, dim=-1)
+            rate = heard[..., _YOUTH : _YOUTH + 1] ** 2 * walk.present
+            weights, own = self.readout.unroll(phi[:, :-1], target, sigma, rate, own)
+            forecast = forecast.moved(walk.before((phi * weights).sum(dim=-1, keepdim=True)))
+        hidden = torch.cat([last, walk.after(lines), own], dim=-1)
+        return forecast.quantiles.unflatten(0, (N, C)).transpose(1, 2), hidden.unflatten(0, (N, C))
 
 
 class JointForecaster(Forecaster):
@@ -134,7 +176,7 @@ class JointForecaster(Forecaster):
     def __init__(self, cell: type[Cell], hidden: int, layers: int, channels: int) -> None:
         super().__init__()
         self.channels = channels
-        self.cell = cell(channels * (INPUTS + 1) + TIMING - 1, hidden, layers)
+        self.cell = cell(channels * (HEARD + 1) + TIMING - 1, hidden, layers)
         self.head = nn.Linear(hidden, channels * _HEAD)
         self.timing_head = nn.Linear(TIMING, _HEAD)
         self.hidden_width = self.cell.state_width
@@ -157,13 +199,15 @@ class JointForecaster(Forecaster):
     def unroll(self, inputs: Tensor, query: Tensor, mask: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """T samples; see `Forecaster.unroll`. A sample with nothing observed is none."""
         timing, levers = query.split([TIMING, LEVERS], dim=-1)
-        before, last = _remember(self.cell, self._side_by_side(inputs, timing), mask.any(dim=-1), hidden.squeeze(1))
-        return _forecast(self._ask(before, timing), *levers.split(1, dim=-1)).quantiles, last.unsqueeze(1)
+        walk = _Walk(mask.any(dim=-1))
+        outputs, last = walk.cell(self.cell, walk.observed(self._side_by_side(inputs, timing)), hidden.squeeze(1))
+        head = self._ask(walk.before(outputs), timing)
+        return _forecast(head, *levers.split(1, dim=-1)).quantiles, last.unsqueeze(1)
 
     def _side_by_side(self, inputs: Tensor, timing: Tensor) -> Tensor:
         """All channels' inputs and gaps, and the clock once: (..., width of the cell's input)."""
         gap, clock = timing[..., 0], timing[..., 0, 1:]
-        return torch.cat([inputs.flatten(-2), gap, clock], dim=-1)
+        return torch.cat([inputs[..., :HEARD].flatten(-2), gap, clock], dim=-1)
 
     def _ask(self, memory: Tensor, timing: Tensor) -> Tensor:
         return self.head(memory).unflatten(-1, (self.channels, _HEAD)) + self.timing_head(timing)
@@ -187,22 +231,53 @@ def _start_as_persistence(head: nn.Linear, *, widths: bool = True) -> None:
             head.bias.copy_(torch.where(bias > 0, bias.log(), 0.0).repeat(head.out_features // _HEAD))
 
 
-def _remember(cell: Cell, x: Tensor, mask: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-    """Walk a cell over the observed ones of T inputs.
+def _lines(heard: Tensor, line: Tensor) -> Tensor:
+    """The line (M, T + 1, _LINE) after 0, 1, ... of T samples, from their levels and changes (M, T, 2), newest first."""
+    levels, changes = line.split([_LEVELS, _CHANGES], dim=-1)
+    whole = [
+        torch.cat([past.flip(-1), now], dim=-1).unfold(-1, past.shape[-1], 1).flip(-1)
+        for past, now in zip((levels, changes), heard.unbind(dim=-1), strict=True)
+    ]
+    return torch.cat(whole, dim=-1)
+
+
+class _Walk:
+    """A way through T samples of which not all are observed.
 
     The kernels cannot skip a sample, so the observed ones are moved to the front, and afterwards every sample looks up
-    the output of the last one observed before it.
+    what was remembered after the last one observed before it.
 
-    Returns:
-        The output *before* each sample (M, T, hidden), and the last state (M, state_width).
+    Args:
+        mask: (M, T) bool, observed.
     """
-    first = cell.output(start).unsqueeze(1)
-    if bool(mask.all()):
-        outputs, last = cell.unroll(x, start)
-        return torch.cat([first, outputs[:, :-1]], dim=1), last
-    seen = mask.sum(dim=1)
-    order = torch.argsort(~mask, dim=1, stable=True).unsqueeze(-1)
-    outputs, last = cell.unroll(x.gather(1, order.expand(x.shape)), start, seen.clamp(min=1).cpu())
-    history = torch.cat([first, outputs], dim=1)  # output after 0, 1, ... observed samples
-    before = (mask.cumsum(dim=1) - mask.long()).unsqueeze(-1)
-    return history.gather(1, before.expand(-1, -1, cell.hidden)), torch.where(seen.unsqueeze(-1) > 0, last, start)
+
+    def __init__(self, mask: Tensor) -> None:
+        self._seen = mask.sum(dim=1)
+        self._whole = bool(mask.all())
+        self._order = torch.argsort(~mask, dim=1, stable=True)
+        self._before = mask.cumsum(dim=1) - mask.long()
+        self.present = (torch.arange(mask.shape[1]) < self._seen[:, None]).unsqueeze(-1).float()
+        """(M, T, 1) 1 where `observed` holds an observed sample."""
+
+    def observed(self, x: Tensor) -> Tensor:
+        """Move the observed ones of (M, T, width) to the front; what follows them is to be ignored."""
+        return x if self._whole else _pick(x, self._order)
+
+    def before(self, history: Tensor) -> Tensor:
+        """Of what was remembered after 0, 1, ... observed samples (M, T + 1, width), what each sample found."""
+        return history[:, :-1] if self._whole else _pick(history, self._before)
+
+    def after(self, history: Tensor) -> Tensor:
+        """And what the last one left (M, width)."""
+        return _pick(history, self._seen[:, None]).squeeze(1)
+
+    def cell(self, cell: Cell, x: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the observed ones (M, T, inputs); outputs after 0, 1, ... of them (M, T + 1, hidden), and last state."""
+        lengths = None if self._whole else self._seen.clamp(min=1).cpu()
+        outputs, last = cell.unroll(x, start, lengths)
+        last = torch.where(self._seen[:, None] > 0, last, start)
+        return torch.cat([cell.output(start).unsqueeze(1), outputs], dim=1), last
+
+
+def _pick(x: Tensor, where: Tensor) -> Tensor:
+    return x.gather(1, where.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
