@@ -21,7 +21,8 @@ Bad *data* is never an error: it is a `Reject` (records.py) with a reason and a 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 
 class TidewardenError(Exception):
@@ -36,6 +37,11 @@ class TidewardenError(Exception):
     ) -> None:
         self.where, self.what, self.expected, self.got, self.hint = str(where), what, expected, got, hint
         super().__init__(self._message())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Cross from process to process whole; pickle alone would call the class with the message."""
+        expected, got = (None if word is None else str(word) for word in (self.expected, self.got))
+        return partial(type(self), expected=expected, got=got, hint=self.hint), (self.where, self.what)
 
     def _message(self) -> str:
         text = f"{self.where}: {self.what}"

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,7 @@ def nab_table(cases: Sequence[CaseResult], others: Sequence[Mapping[str, Told]],
         others: Of each, what methods other than ours and the floors said; a method counts if it ran on all of them.
         folder: The suite's, where published scores may lie.
     """
-    scores = {OURS: [each.verdict.score for each in cases]}
+    scores: dict[str, list[NDArray[Any]]] = {OURS: [each.verdict.score for each in cases]}
     scores |= {name: [floor(each.case) for each in cases] for name, floor in FLOORS.items()}
     everywhere = set.intersection(*(set(each) for each in others))
     scores |= {name: [each[name].score for each in others] for name in everywhere}
@@ -60,7 +61,7 @@ def nab_table(cases: Sequence[CaseResult], others: Sequence[Mapping[str, Told]],
     return NabTable(told, figures, _published(cases, folder))
 
 
-def _corpus(cases: Sequence[CaseResult], scores: Sequence[NDArray[np.floating]]) -> list[nab.Scored]:
+def _corpus(cases: Sequence[CaseResult], scores: Sequence[NDArray[Any]]) -> list[nab.Scored]:
     return [nab.Scored(score, each.case.windows) for each, score in zip(cases, scores, strict=True)]
 
 

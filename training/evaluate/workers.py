@@ -14,10 +14,13 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, TypeVar
+
+from detector.errors import TidewardenError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -51,6 +54,7 @@ class Crew(AbstractContextManager["Crew"]):
             context = multiprocessing.get_context("spawn")  # a fork would copy this process's threads' locks
             self._count: Any = context.Value("q", 0)
             self._told = 0
+            self._others = multiprocessing.active_children()
             self._pool = ProcessPoolExecutor(self._jobs, context, _start_worker, (self._count,))
         return self
 
@@ -59,14 +63,21 @@ class Crew(AbstractContextManager["Crew"]):
     ) -> None:
         if self._pool is None:
             return
+        if error is None:
+            self._pool.shutdown(wait=True)
+            return
+        own = [child for child in multiprocessing.active_children() if child not in self._others]
         self._pool.shutdown(wait=False, cancel_futures=True)
-        if error is not None:
-            for child in multiprocessing.active_children():
-                child.terminate()
-        self._pool.shutdown(wait=True)
+        for child in own:
+            child.terminate()
+            child.join()
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
-        """Call the function with each task and give the results as they come; an exception in a worker comes out."""
+        """Call the function with each task and give the results as they come; an exception in a worker comes out.
+
+        Raises:
+            TidewardenError: A process died.
+        """
         if self._pool is None:
             yield from self._map_here(function, tasks)
             return
@@ -75,7 +86,7 @@ class Crew(AbstractContextManager["Crew"]):
             done, running = wait(running, _LOOK_EVERY_S, FIRST_COMPLETED)
             self._tell()
             for future in done:
-                yield future.result()
+                yield _result(future)
         self._tell()
 
     def _map_here(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
@@ -90,6 +101,14 @@ class Crew(AbstractContextManager["Crew"]):
         count = self._count.value
         self._on_rows(count - self._told)
         self._told = count
+
+
+def _result(future: Future[Result]) -> Result:
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        hint = "most often out of memory: use fewer --jobs; what was found so far is kept"
+        raise TidewardenError("evaluate", "a process died", hint=hint) from error
 
 
 def _start_worker(count: Any) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detector.records import Bytes, Float64, Int64
 from training.data.series import refusals
@@ -57,9 +58,10 @@ class Case:
         return tuple((max(first, self.begin), end) for first, end in told if end > self.begin)
 
     @property
-    def accepted(self) -> np.ndarray:
-        """(T,) bool, the rows that the daemon would accept: in order of time, finite, something observed."""
-        return ~np.any(list(refusals(self.time_ns, self.values).values()), axis=0)
+    def accepted(self) -> NDArray[np.bool_]:
+        """(T,) the rows that the daemon would accept: in order of time, finite, something observed."""
+        refused: NDArray[np.bool_] = np.any(list(refusals(self.time_ns, self.values).values()), axis=0)
+        return ~refused
 
     @property
     def sha256(self) -> str:
