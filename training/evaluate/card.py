@@ -26,7 +26,7 @@ _EVENTS, _FALSE_ALARMS = 6, 4  # the first ones get finer buckets and a button
 _MARGIN_MIN = 60  # rows around an event that are shown with it
 _ALARM_MARGIN = 150  # rows on each side of a false alarm, for the same
 _RUNS_DRAWN = 200  # more of them are merged where they lie close
-FINER_SHARE = 1 / 12
+FINER_SHARE = 1 / 6
 """Buckets of one such stretch, for one of the whole series."""
 LOOKS_MOST = _EVENTS + _FALSE_ALARMS
 """Of them in a series."""

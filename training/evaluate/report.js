@@ -63,10 +63,22 @@ function layout(data) {
   };
 }
 
-function draw(plot) {
+/** The height that shows what was observed between two rows; a band far beyond it is cut off. */
+function zoom(plot, [first, end]) {
+  const { x, y } = plot.data.find((trace) => trace.name === "observed");
+  const seen = y.filter((v, at) => v !== null && x[at] >= first && x[at] <= end);
+  const low = seen.reduce((a, b) => Math.min(a, b), Infinity);
+  const high = seen.reduce((a, b) => Math.max(a, b), -Infinity);
+  const air = (high - low || Math.abs(high) || 1) / 4;
+  const range = seen.length ? { "yaxis.range": [low - air, high + air] } : { "yaxis.autorange": true };
+  return Plotly.relayout(plot, { "xaxis.range": [first, end], ...range });
+}
+
+async function draw(plot) {
   const data = JSON.parse(plot.nextElementSibling.textContent);
   plot.dataset.drawn = "yes";
-  return Plotly.react(plot, traces(data), layout(data), { responsive: true, displayModeBar: false });
+  await Plotly.react(plot, traces(data), layout(data), { responsive: true, displayModeBar: false });
+  if (plot.dataset.drawn) await zoom(plot, [0, data.length - 1]);
 }
 
 function clear(plot) {
@@ -95,24 +107,11 @@ function choose(suite) {
   suite.querySelector("output").textContent = `${shown} of ${series.length} series`;
 }
 
-/** Lowest and highest value that is drawn of the upper panel between two rows, with some air. */
-function heights(plot, [first, end]) {
-  const seen = plot.data.filter((trace) => trace.yaxis !== "y2")
-    .flatMap(({ x, y }) => y.filter((v, at) => v !== null && x[at] >= first && x[at] <= end));
-  if (!seen.length) return null;
-  const low = seen.reduce((a, b) => Math.min(a, b));
-  const high = seen.reduce((a, b) => Math.max(a, b));
-  const air = (high - low || Math.abs(high) || 1) / 20;
-  return [low - air, high + air];
-}
-
 /** Zoom to what a button names, or out again. */
-function look(button) {
+async function look(button) {
   const plot = button.closest("article").querySelector(".plot");
-  if (!plot.dataset.drawn) draw(plot);
-  const rows = JSON.parse(button.dataset.range);
-  const range = heights(plot, rows);
-  Plotly.relayout(plot, { "xaxis.range": rows, ...(range && { "yaxis.range": range }) });
+  if (!plot.dataset.drawn) await draw(plot);
+  await zoom(plot, JSON.parse(button.dataset.range));
 }
 
 document.querySelectorAll(".series .plot").forEach((plot) => nearby.observe(plot));

@@ -38,6 +38,8 @@ _STYLE = """
   article { border-top: 1px solid var(--line); padding-top: .2rem; margin-top: 1.6rem }
   article .plot { min-height: 340px } h3 { font-size: 1rem; margin: .6rem 0 0 }
   .soft { color: var(--soft); margin: 0; font-weight: normal } .scroll + .soft { margin-top: .6rem }
+  td:first-child, th:first-child { position: sticky; left: 0; background: var(--paper); min-width: 7rem }
+  @media (min-width: 40rem) { td:first-child { min-width: 12rem } }
   tr.ours td { font-weight: 600 } td.figure { white-space: nowrap }
   .figures { list-style: none; padding: 0; margin: .3rem 0; display: flex; flex-wrap: wrap; gap: .1rem 1.2rem }
   .choice { display: flex; flex-wrap: wrap; gap: .4rem 1.2rem; align-items: center; margin: 1rem 0 }
