@@ -99,9 +99,9 @@ def _document(sha256: str) -> dict[str, Any]:
         "channels": {"mode": "any", "names": None, "units": None, "kinds": None},
         "state": {"joint": 1, "per_channel": 2},
         "row_layout": [
-            {"name": "samples", "scope": "joint", "offset": 0, "shape": [1], "version": 1},
-            {"name": "mean", "scope": "channel", "offset": 0, "shape": [1], "version": 1},
-            {"name": "last", "scope": "channel", "offset": 1, "shape": [1], "version": 1},
+            {"name": "samples", "scope": "joint", "offset": 0, "shape": [], "version": 1},
+            {"name": "mean", "scope": "channel", "offset": 0, "shape": [], "version": 1},
+            {"name": "last", "scope": "channel", "offset": 1, "shape": [], "version": 1},
         ],
         "initial": {"joint": _floats(1), "per_channel": _floats(2)},
         "clock_features": 4,

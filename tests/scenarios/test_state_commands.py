@@ -18,6 +18,7 @@ from detector import cli
 from detector.app import App
 from detector.checkpoint.export import read_export
 from detector.errors import InputError, LineageError
+from tests.golden import learner
 from tests.scenarios.daemon import ROOT, append, lines, settings
 
 EVERY_S = 0.2
@@ -87,6 +88,18 @@ class TestLooking:
         (facts,) = told(state(site, "show", "p1", "--json"))
         assert facts["row"]["joint"]["samples"] == 187
         assert facts["decide"]["phase"] == 3
+
+    def test_show_says_which_freezes_hold(self, tmp_path):
+        """Those of the stream, in its shard; whether they are in force there."""
+        append(tmp_path, 0, 20)
+        rules = [{"stream": "p1", "from": 5, "until": 77}, {"stream": "p*", "from": "2020-09-13T12:27:00Z"}]
+        pumps = {"bundle": str(learner.PATH), "freeze": [*rules, {"stream": "p2", "topic": "other", "from": 5}]}
+        watch(tmp_path, detectors={"pumps": pumps})
+        said = state(tmp_path, "show", "p1").stdout
+        assert "learning is frozen from offset 5 until offset 77: not in force at this position" in said
+        assert "learning is frozen from 2020-09-13T12:27:00Z on: in force" in said
+        (facts,) = told(state(tmp_path, "show", "p2", "--json"))
+        assert facts["freeze"] == [{"from": "2020-09-13T12:27:00Z", "until": None, "in_force": True}]
 
     def test_unknown_stream_is_answered_with_the_nearest(self, site):
         """As *where: what: expected, got (hint)*."""
