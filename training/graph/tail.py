@@ -46,6 +46,7 @@ _WEIGHT_STEP_MAX = 0.01  # of the mean weight: slow enough that one anomaly does
 _USUAL = 128.0  # samples of an excursion that the mean weight is learnt from
 _FADE = 8.0  # samples of an excursion after which one counts half
 _ANOMALY = 512.0  # samples of an excursion that is nothing usual
+_WIDENING = 2.5  # times; how much wider a single excursion may make a gap
 
 _GAP_MIN, _GAP_MAX = 0.01, 2.0  # ln u
 _MODEST = 6.0  # nines that can be known; beyond they are compressed
@@ -131,14 +132,15 @@ class Tail(nn.Module):
         step = learning * rate * (reached * (counts / weight) - self.promised) / self.efolds
         together = (step @ self.below).clamp(max=1.0)
         learnt = gaps + gaps * (together / (1 - together / 2))  # exp(together) to second order, exact where tiny
-        learnt = learnt.clamp(_GAP_MIN, _GAP_MAX)
         usual = learning * (excursion < _USUAL).float()
         weight = weight + usual * reached * rate.clamp(max=_WEIGHT_STEP_MAX) * (counts - weight)
 
-        # An excursion is long: what it taught is taken back.
+        # In an excursion that is an anomaly the gaps are those from before it.
         longer = (excursion + learning * (2 * reached[..., 1:2] - 1)).clamp(0.0, 2 * _ANOMALY)
         before = torch.where(learning * (excursion <= 0) > 0, gaps, old["gaps_before"])
-        is_anomaly = (excursion < _ANOMALY) & (longer >= _ANOMALY) & (age >= CALIBRATED_AFTER)
+        calibrated = (age >= CALIBRATED_AFTER).float()
+        learnt = torch.minimum(learnt, _WIDENING * before + (1 - calibrated) * _GAP_MAX).clamp(_GAP_MIN, _GAP_MAX)
+        is_anomaly = learning * calibrated * (longer >= _ANOMALY) > 0
 
         pace = (2 / (age + _MEDIAN_PRIOR)).clamp(min=1 / _MEDIAN_REACHED)
         side = (x >= old["median"]).float() - 0.5
