@@ -92,6 +92,7 @@ rebalance-storm: .venv-daemon/.complete  ## Three replicas that join, leave, die
 bench: .venv-daemon/.complete  ## Measure the daemon against a bare drain of a real broker (about 10 minutes)
 	.venv-daemon/bin/python -m tests.benchmarks.daemon
 	.venv-daemon/bin/python -m tests.benchmarks.stages --bundle tests/golden/bench.onnx
+	.venv-daemon/bin/python -m tests.benchmarks.model
 
 bench-state: .venv-daemon/.complete  ## Restore a million streams from a folder and a topic; what checkpoints cost (about 5 minutes)
 	.venv-daemon/bin/python -m tests.benchmarks.state
