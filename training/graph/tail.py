@@ -14,9 +14,10 @@ times the level should have been reached so far, down to a floor: the rarer a le
 
 **Excursions.** What is strange stays so for a while, and must not count as so many independent tellings. The n-th
 sample in a row above 2 nines counts w = 1 / (1 + n / 8), and its mean over what reaches the level is divided out, so
-that realised and promised shares still agree. And an excursion of 512 samples is taken for an anomaly: the gaps
-are put back to what they were at its beginning, if the stream is calibrated by then. What goes on is learnt from
-there, slowly, so that a new normal is believed in the end. How soon a stream recovers: docs/contract.md, "Score".
+that realised and promised shares still agree. Once the stream is calibrated, no excursion makes a gap wider than 2.5
+times what it was, and one of 512 samples is taken for an anomaly: the gaps are put back to what they were at its
+beginning and rest until it is over. (A new normal does end: u is measured by statistics that follow the stream, and
+the median follows u.) How soon a stream recovers: docs/contract.md, "Decide".
 """
 
 from __future__ import annotations
