@@ -31,6 +31,7 @@ class PlainModel:
             channels=None if fixed is None else tuple(fixed),
             inputs={"learning": KNOWN["learning"]},
             period_s=60.0,
+            warm_up=0,
             budget_per_day=1.0,
             exceedances_per_alarm=1.0,
             threshold_nines=4.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ def learnt(of: Engine) -> dict[str, float]:
     return {stream: float(np.frombuffer(row["state"], np.float32)[2]) for stream, row in memory(of).items()}
 
 
+MANUAL = Path(__file__).parents[2] / "docs" / "operations.md"
 HERE = {"topic": "topic", "partition": 0}
 FEED = [s(f"s-{at % 2}", 10 * (at // 2), 1.0) for at in range(20)]
 """Two streams, ten samples each: positions 0 to 19, 10 s apart."""
@@ -172,6 +174,15 @@ def written(folder: Path, rule: str) -> FreezeSettings:
     path = folder / "t.yaml"
     path.write_text(f"sources: {{plant: {{type: plant}}}}\ndetectors: {{pumps: {{freeze: [{rule}]}}}}\n")
     return load(path).detectors["pumps"].freeze[0]
+
+
+def test_the_manual_shows_what_can_be_said(tmp_path: Path) -> None:
+    """The lines of docs/operations.md are a configuration."""
+    section = MANUAL.read_text().partition("## Freeze a stream's learning")[2].partition("\n## ")[0]
+    lines = re.findall(r"^    (.*)$", section, re.MULTILINE)
+    path = tmp_path / "t.yaml"
+    path.write_text("sources: {plant: {type: plant}}\n" + "\n".join(lines))
+    assert [rule.stream for rule in load(path).detectors["pumps"].freeze] == ["pump-7", "pump-9", "press-*"]
 
 
 def test_start_is_what_the_times_say() -> None:

@@ -64,10 +64,11 @@ def test_control_a_row_that_takes_its_neighbours_role_is_caught(
         session.self_test(3)
 
 
-def test_what_is_not_said_is_the_default(session: Session) -> None:
-    """Bit for bit; what is said of one input leaves the other at its default."""
-    wave = _random_wave(session.bundle, 2, 5)
-    all_said = {"learning": np.ones((5, 1), np.float32), "role": np.zeros((5, 2), np.float32)}
+@pytest.mark.parametrize("channels", [3, 2, 1])
+def test_what_is_not_said_is_the_default(session: Session, channels: int) -> None:
+    """Bit for bit, for any channels in any order; what is said of one input leaves the other at its default."""
+    wave = _random_wave(session.bundle, channels, 5)
+    all_said = {"learning": np.ones((5, 1), np.float32), "role": np.zeros((5, channels), np.float32)}
     for said in ({}, {"learning": all_said["learning"]}, all_said):
         assert same(session.step(*wave, said), session.step(*wave))
     assert not same(session.step(*wave, {"learning": 0 * all_said["learning"]}), session.step(*wave))
