@@ -20,7 +20,7 @@ from training.evaluate.measures import events, skab, ucr, vus
 from training.evaluate.results import OURS
 from training.evaluate.suites import Case, Pooled
 
-VUS_PR, HIT_RATE, F1, NAB = "VUS-PR", "hit rate", "F1", "NAB"
+VUS_PR, HIT_RATE, F1, NAB, US_PER_ROW = "VUS-PR", "hit rate", "F1", "NAB", "us/row"
 
 
 class Told(NamedTuple):
@@ -30,6 +30,8 @@ class Told(NamedTuple):
     """(T,) higher is stranger."""
     anomaly: Bytes
     """(T,) 1 where it raises an alarm."""
+    us_per_row: float | None = None
+    """Microseconds that scoring took, training apart; None where nobody asks."""
 
 
 @dataclass(slots=True)
@@ -49,6 +51,7 @@ def measure(case: Case, ours: Told, others: Mapping[str, Told], pooled: Pooled |
     floors = {name: flagged(case, floor(case)) for name, floor in FLOORS.items()}
     for method, told in {OURS: ours, **floors, **others}.items():
         found = measured.measures.setdefault(method, {})
+        found |= {} if told.us_per_row is None else {US_PER_ROW: told.us_per_row}
         for one in (_vus_pr, *_OF_POOLED[pooled]):
             try:
                 found |= one(case, told)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
+from training.evaluate.baselines import FLOORS
+from training.evaluate.measured import VUS_PR
+from training.evaluate.measures.bootstrap import mean_interval, paired_difference
 from training.evaluate.published import SOURCES
 from training.evaluate.results import CaseResult
 
@@ -26,6 +30,7 @@ def notes(suite: str, cases: Sequence[CaseResult], budget_per_day: float, roles:
         f"{len(cases)} series: {sides['dev']} dev, {sides['validation']} validation",
         f"alarms: budget {budget_per_day:g} per stream-day; false are those outside events and the 200 rows after each",
     ]
+    lines += _leads(cases)
     if suite in _OF_SUITE:
         lines.append(_OF_SUITE[suite])
     if suite in SOURCES:
@@ -33,3 +38,19 @@ def notes(suite: str, cases: Sequence[CaseResult], budget_per_day: float, roles:
     if roles == "declared" and any(each.case.target is not None for each in cases):
         lines.append("the target channel was declared to the graph: knowledge that published methods did not use")
     return lines
+
+
+def _leads(cases: Sequence[CaseResult]) -> list[str]:
+    """Ours less the best published method, and less what was trained beside ours, in pairs on the same series."""
+    published = dict.fromkeys(method for each in cases for method in each.published)
+    trained = dict.fromkeys(method for each in cases for method in each.baselines if method not in FLOORS)
+    theirs = {method: [each.published.get(method, math.nan) for each in cases] for method in published}
+    best = max(theirs, key=lambda method: mean_interval(theirs[method]).mean, default=None)
+    pairs = {best: theirs[best]} if best else {}
+    pairs |= {name: [each.baselines.get(name, {}).get(VUS_PR, math.nan) for each in cases] for name in trained}
+    ours = [each.measures.get(VUS_PR, math.nan) for each in cases]
+    leads = {method: paired_difference(ours, figures) for method, figures in pairs.items()}
+    return [
+        f"ours less {method}, {VUS_PR}: {lead.mean:+.3f} [{lead.low:+.3f}, {lead.high:+.3f}] over {lead.count} series"
+        for method, lead in leads.items()
+    ]

@@ -19,7 +19,7 @@ from training.evaluate.measures.bootstrap import Interval
 from training.evaluate.results import OURS, CaseResult, SuiteResult
 from training.evaluate.run import Options
 
-_FACTS = ("suite", "family", "case", "split", "rows", "channels", "events", "method", "kind", "us_per_row")
+_FACTS = ("suite", "family", "case", "split", "rows", "channels", "events", "method", "kind")
 
 
 def write(folder: Path, results: Sequence[SuiteResult], facts: dict[str, Any]) -> None:
@@ -99,8 +99,7 @@ def _flat(result: SuiteResult, each: CaseResult) -> list[dict[str, Any]]:
         )
     )
     kinds = {row.method: row.kind for row in result.rows}
-    ours = {"us_per_row": round(1e6 * each.verdict.seconds / len(case), 3), "alarms": len(each.verdict.opened)}
-    rows = [{**known, "method": OURS, "kind": "ours", **ours, **each.measures}]
+    rows = [{**known, "method": OURS, "kind": "ours", **each.measures, "alarms": len(each.verdict.opened)}]
     rows += [{**known, "method": method, "kind": kinds[method], **values} for method, values in each.baselines.items()]
     published = each.published.items()
     return rows + [{**known, "method": method, "kind": "published", "VUS-PR": value} for method, value in published]

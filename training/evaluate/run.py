@@ -128,14 +128,17 @@ class _Evaluation:
         missing = self._missing(places, WindowedResult)
         self._spread(WINDOWED_LSTM, tasks.train_windowed, missing, missing)
         found = [_recalled(place, WindowedResult) for place in places]
-        return {place.case.name: Told(one.scores, one.anomaly) for place, one in zip(places, found, strict=True)}
+        return {
+            place.case.name: Told(one.scores, one.anomaly, one.microseconds_per_event)
+            for place, one in zip(places, found, strict=True)
+        }
 
     def _measured(
         self, cases: Sequence[Case], verdicts: Sequence[Verdict], others: Sequence[dict[str, Told]]
     ) -> list[Measured]:
         """All methods on every case, in the order of the cases."""
         work = [
-            MeasureTask(case, Told(verdict.score, verdict.anomaly), other, self._suite.pooled)
+            MeasureTask(case, self._ours(verdict), other, self._suite.pooled)
             for case, verdict, other in zip(cases, verdicts, others, strict=True)
         ]
         work.sort(key=lambda task: -len(task.case))
@@ -143,6 +146,10 @@ class _Evaluation:
         for one in found.values():
             self._refusals += [Refusal(one.name, reason) for reason in one.reasons]
         return [found[case.name] for case in cases]
+
+    def _ours(self, verdict: Verdict) -> Told:
+        seconds = verdict.seconds / len(verdict.score)
+        return Told(verdict.score, verdict.anomaly, 1e6 * seconds if self._options.windowed_lstm else None)
 
     def _place(self, case: Case, *settings: object) -> Place:
         """A case and where what follows from it and these settings lies."""
@@ -183,15 +190,28 @@ class _Evaluation:
             for case, verdict, one in zip(cases, verdicts, measured, strict=True)
         ]
         nab = nab_table(found, others, folder) if suite.pooled == "nab" and found else NabTable(found)
+        race = _race(self._bundle) if self._options.windowed_lstm else []
         return SuiteResult(
             suite=suite.name,
             lead=LEAD[suite.pooled],
             is_higher_better=True,
             cases=tuple(nab.cases),
             rows=tuple(rows_of(suite, nab.cases, budget_per_day, nab.figures, nab.published)),
-            notes=tuple(notes(suite.name, nab.cases, budget_per_day, self._options.roles)),
+            notes=(*notes(suite.name, nab.cases, budget_per_day, self._options.roles), *race),
             refusals=tuple(self._refusals),
         )
+
+
+def _race(bundle: Bundle) -> list[str]:
+    """Time per event, ours against the windowed LSTM, turn by turn in this process."""
+    from training.evaluate.race import race
+
+    return [
+        f"{one.wave} streams side by side: ours {one.ours_us.median:.1f} us an event, windowed LSTM "
+        f"{one.windowed_us.median:.1f} us, {one.times_faster.median:.0f} times "
+        f"({one.times_faster.lower:.0f} to {one.times_faster.upper:.0f})"
+        for one in race(Session(bundle))
+    ]
 
 
 def _recalled(place: Place, kind: type[Stored]) -> Stored:

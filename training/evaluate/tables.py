@@ -7,13 +7,14 @@ taken, as the leader boards do. Published figures stand beside, where the same s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.evaluate.baselines import FLOORS
-from training.evaluate.measured import F1, HIT_RATE, NAB, VUS_PR
+from training.evaluate.measured import F1, HIT_RATE, NAB, US_PER_ROW, VUS_PR
 from training.evaluate.measures import delay, events, skab, ucr
 from training.evaluate.measures.bootstrap import Interval, mean_interval
 from training.evaluate.published import WHOLE_SUITE, as_interval
@@ -50,6 +51,7 @@ def rows_of(
     """
     methods = dict.fromkeys(method for case in cases for method in _methods(case))
     lines = [_row(suite, cases, method, budget_per_day, further.get(method, {})) for method in methods]
+    lines += [_same_series(suite, cases, row.method) for row in lines if row.kind == "baseline"]
     lines += [*published, *_published(suite, cases)]
     lead = LEAD[suite.pooled]
     return sorted(lines, key=lambda row: -row.figures[lead].mean if lead in row.figures else math.inf)
@@ -60,13 +62,20 @@ def _methods(case: CaseResult) -> dict[str, Values]:
 
 
 def _row(
-    suite: Suite, cases: Sequence[CaseResult], method: str, budget_per_day: float, further: Mapping[str, Interval]
+    suite: Suite,
+    cases: Sequence[CaseResult],
+    method: str,
+    budget_per_day: float,
+    further: Mapping[str, Interval],
+    *,
+    alarms: bool = True,
 ) -> Row:
     """One method that ran here, over the cases that it ran on."""
     found = [(case, _methods(case)[method]) for case in cases if method in _methods(case)]
     values = [each for _, each in found]
-    figures = {**further, **_POOLED[suite.pooled](values), VUS_PR: _mean(values, VUS_PR)}
-    if method == OURS:
+    figures = {**further, **_POOLED[suite.pooled](values)}
+    figures |= {name: mean_interval([each.get(name, math.nan) for each in values]) for name in (VUS_PR, US_PER_ROW)}
+    if method == OURS and alarms:
         figures |= alarm_figures(cases, budget_per_day)
     kind: Kind = "ours" if method == OURS else "floor" if method in FLOORS else "baseline"
     lead = LEAD[suite.pooled]
@@ -74,6 +83,12 @@ def _row(
     for case, each in found:
         families.setdefault(case.case.family, []).append(each.get(lead, math.nan))
     return Row(method, kind, _known(figures), _means(families))
+
+
+def _same_series(suite: Suite, cases: Sequence[CaseResult], method: str) -> Row:
+    """Ours on the series that a baseline ran on."""
+    ran = [case for case in cases if method in case.baselines]
+    return replace(_row(suite, ran, OURS, 1.0, {}, alarms=False), method=f"{OURS}, where {method} ran")
 
 
 def _published(suite: Suite, cases: Sequence[CaseResult]) -> list[Row]:
@@ -98,10 +113,6 @@ def _known(figures: Mapping[str, Interval]) -> dict[str, Interval]:
 def _means(families: Mapping[str, Sequence[float]]) -> dict[str, float]:
     means = {family: mean_interval(figures).mean for family, figures in sorted(families.items())}
     return {family: mean for family, mean in means.items() if not math.isnan(mean)}
-
-
-def _mean(values: Iterable[Values], name: str) -> Interval:
-    return mean_interval([each.get(name, math.nan) for each in values])
 
 
 # What a suite's community looks at
