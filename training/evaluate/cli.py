@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal, TypeAlias, cast, get_args
 
 import typer
 
 from detector.errors import ConfigurationError
 
-_WINDOWED = "windowed-lstm"
+Split: TypeAlias = Literal["dev", "validation"]
+Roles: TypeAlias = Literal["auto", "declared"]
+
+_ALL, _WINDOWED = "all", "windowed-lstm"
 
 
 def evaluate(
     suite: Annotated[
         list[str],
-        typer.Option("--suite", help="Suite, or all, or calibration; docs/evaluate.md lists them. Repeat for several."),
+        typer.Option("--suite", help="Suite, or all; docs/evaluate.md lists them. May be given again."),
     ],
     data: Annotated[
         Path | None, typer.Option("--data", help="Folder of the suite, or the one that holds them all.")
@@ -48,27 +52,26 @@ def evaluate(
     from training.evaluate.terminal import console, show
     from training.progress import Progress
 
-    known = [*SUITES, "calibration", "all"]
-    for what, names, allowed in (
-        ("--suite", suite, known),
-        ("--with", baselines or [], [_WINDOWED]),
-        ("--split", [split] if split else [], ["dev", "validation"]),
-        ("--roles", [roles], ["auto", "declared"]),
-    ):
-        for name in names:
-            if name not in allowed:
-                raise ConfigurationError(what, "unknown", expected=f"one of {', '.join(allowed)}", got=name)
+    _check("--suite", suite, [*SUITES, _ALL])
+    _check("--with", baselines or (), [_WINDOWED])
+    _check("--split", [split] if split else (), get_args(Split))
+    _check("--roles", [roles], get_args(Roles))
+    if data is None:
+        raise ConfigurationError(
+            "--data", "is needed", expected="the folder of the suite, or the one that holds them all"
+        )
+    below = [name for name, each in SUITES.items() if each.is_below(data)]
     options = Options(
-        suites=tuple(SUITES) if "all" in suite else tuple(dict.fromkeys(name for name in suite if name in SUITES)),
-        data=data or Path(),
+        suites=tuple(dict.fromkeys(each for name in suite for each in (below if name == _ALL else [name]))),
+        data=data,
         bundle=bundle,
-        windowed_lstm=_WINDOWED in (baselines or []),
+        windowed_lstm=bool(baselines),
         output=output,
         jobs=jobs or os.cpu_count() or 1,
-        split=cast(Literal["dev", "validation"] | None, split),
+        split=cast(Split | None, split),
         only=only,
         budget_per_day=budget,
-        roles=cast(Literal["auto", "declared"], roles),
+        roles=cast(Roles, roles),
         fresh=fresh,
     )
     with Progress() as progress:
@@ -78,3 +81,10 @@ def evaluate(
         show(out, result)
     write(output, results, facts(options, open_bundle(bundle)))
     out.print(f"report: {output / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _check(option: str, given: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse a word that is not known, naming those that are."""
+    for word in given:
+        if word not in known:
+            raise ConfigurationError(option, "unknown", expected=f"one of {', '.join(known)}", got=word)

@@ -40,6 +40,10 @@ class Suite:
         expected = f"files in one of {', '.join(map(str, tried))}"
         raise InputError(data, f"no series of {self.name}", expected=expected, got="none", hint="docs/evaluate.md")
 
+    def is_below(self, data: Path) -> bool:
+        """Whether it lies in one of its folders below the one that holds all."""
+        return any(self.files(data / name) for name in self.folders)
+
     def load(
         self, data: Path, only: str = "*", split: Split | None = None
     ) -> tuple[list[Case], list[tuple[str, InputError]]]:
