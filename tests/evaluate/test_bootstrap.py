@@ -44,7 +44,7 @@ def test_undefined_figures_are_left_out_and_the_count_says_so() -> None:
     """NaN is a series for which the measure is not defined; with fewer than two left there is no interval."""
     assert mean_interval([0.0, math.nan, 1.0]) == mean_interval([0.0, 1.0])
     alone, none = mean_interval([0.3, math.nan]), mean_interval([])
-    assert (alone.mean, alone.count, none.count) == (0.3, 1, 0)
+    assert (alone.mean, alone.number, none.number) == (0.3, 1, 0)
     assert math.isnan(alone.low)
     assert math.isnan(none.mean)
 

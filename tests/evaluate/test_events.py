@@ -178,4 +178,4 @@ def test_false_alarms_pool_time_and_count() -> None:
     assert pooled.per_day == pytest.approx((1.0, 0.618672 / 3, 8.767273 / 3, 3), abs=1e-5)
     nowhere = delay.alarms_per_day([1], [], 100, None)
     assert math.isnan(nowhere.per_day.mean)
-    assert nowhere.per_day.count == 1
+    assert nowhere.per_day.number == 1

@@ -30,7 +30,8 @@ _BATCH = 70  # rows that arrive together; also the delay that this detector has 
 _HISTORY = 30 * _BATCH  # rows that a batch is judged against
 _BUFFER = 100  # rows on each side of an error above the threshold that belong to it
 _PRUNE = 0.13  # least relative fall from peak to peak
-_DEVIATIONS = np.arange(2.5, 12.0, 0.5)  # z that are tried; none wins: 12
+_NONE_WINS = 12.0  # sd; the threshold where no other tells anything
+_DEVIATIONS = np.arange(2.5, _NONE_WINS, 0.5).tolist()  # z that are tried
 _RUNS_MOST, _SHARE_MOST = 5, 0.5  # a threshold with more runs or rows above it tells nothing
 _ERROR_MIN = 0.05  # of the values' range and spread: what is smaller is no anomaly, whatever its rank
 
@@ -81,7 +82,7 @@ def _judge(errors: Errors, values: NDArray[np.float64]) -> NDArray[np.bool_]:
 def _threshold(errors: Errors) -> float:
     """The epsilon that wins, else the one at 12 sd."""
     mean, sd = float(errors.mean()), float(errors.std())
-    best, winner = 0.0, _DEVIATIONS[-1] + 0.5
+    best, winner = 0.0, _NONE_WINS
     for z in _DEVIATIONS:
         value = _gain(errors, mean, sd, mean + z * sd)
         if value >= best:

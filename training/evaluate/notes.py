@@ -51,6 +51,6 @@ def _leads(cases: Sequence[CaseResult]) -> list[str]:
     ours = [each.measures.get(VUS_PR, math.nan) for each in cases]
     leads = {method: paired_difference(ours, figures) for method, figures in pairs.items()}
     return [
-        f"ours less {method}, {VUS_PR}: {lead.mean:+.3f} [{lead.low:+.3f}, {lead.high:+.3f}] over {lead.count} series"
+        f"ours less {method}, {VUS_PR}: {lead.mean:+.3f} [{lead.low:+.3f}, {lead.high:+.3f}] over {lead.number} series"
         for method, lead in leads.items()
     ]

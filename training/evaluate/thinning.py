@@ -37,7 +37,8 @@ def extremes(curve: ArrayLike, cut: Edges) -> NDArray[np.int64]:
     """
     values = np.asarray(curve, np.float64)
     bucket = np.repeat(np.arange(len(cut) - 1), np.diff(cut))
-    kept = [cut[:-1][np.isnan(np.fmax.reduceat(values, cut[:-1]))], [0, len(values) - 1]]
+    ends = np.array([0, len(values) - 1])
+    kept = [ends, cut[:-1][np.isnan(np.fmax.reduceat(values, cut[:-1]))]]
     for extreme in (np.fmin, np.fmax):
         rows = np.flatnonzero(values == extreme.reduceat(values, cut[:-1])[bucket])
         kept.append(rows[np.unique(bucket[rows], return_index=True)[1]])

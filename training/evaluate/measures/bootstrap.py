@@ -27,7 +27,7 @@ class Interval(NamedTuple):
     low: float
     """NaN where nothing tells, as for a published figure or for fewer than two series."""
     high: float
-    count: int
+    number: int
     """What the mean stands on: series, unless the maker of the interval says otherwise."""
 
 
@@ -35,11 +35,11 @@ def mean_interval(values: Iterable[float], seed: int = 0) -> Interval:
     """Mean over series with its 95 % interval.
 
     Args:
-        values: One figure per series; NaN where it is not defined for a series, which is then left out of the count.
+        values: One figure per series; NaN where it is not defined for a series, which is then left out.
         seed: Of the draws; the same seed gives the same interval.
 
     Returns:
-        All NaN with count 0 where no figure is left.
+        All NaN with number 0 where no figure is left.
     """
     figures = np.asarray(list(values), np.float64)
     figures = figures[~np.isnan(figures)]

@@ -84,7 +84,7 @@ class FalseAlarms(NamedTuple):
 
     @property
     def per_day(self) -> Interval:
-        """Alarms per stream-day with the exact 95 % Poisson interval; its count is that of alarms."""
+        """Alarms per stream-day with the exact 95 % Poisson interval; its number is that of alarms."""
         return rate_interval(self.alarms, self.days)
 
     def realised_ratio(self, promised: float) -> Interval:
