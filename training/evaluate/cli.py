@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias, cast, get_args
 
@@ -74,12 +75,12 @@ def evaluate(
         roles=cast(Roles, roles),
         fresh=fresh,
     )
-    with Progress() as progress:
-        results = run(options, progress)
-    out = console()
-    for result in results:
-        show(out, result)
-    write(output, results, facts(options, open_bundle(bundle)))
+    out, results, known = console(), [], facts(options, open_bundle(bundle))
+    for name in options.suites:  # told one by one: what was found stays when a later one is interrupted
+        with Progress() as progress:
+            results += run(replace(options, suites=(name,)), progress)
+        show(out, results[-1])
+        write(output, results, known)
     out.print(f"report: {output / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
 
 
