@@ -36,6 +36,7 @@ def policy(
     bundle_budget: float = 0.1,
     exceedances: float = 1.0,
     period_s: float | None = 60.0,
+    warm_up: int = 10_000,
     **settings: Any,
 ) -> Policy:
     """A policy from settings, with a bundle's defaults beside them."""
@@ -44,6 +45,7 @@ def policy(
         exceedances_per_alarm=exceedances,
         threshold_nines=bundle_threshold,
         period_s=period_s,
+        warm_up=warm_up,
     )
     return Policy.of(DecideSettings(**settings), defaults)
 

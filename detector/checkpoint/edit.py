@@ -27,7 +27,8 @@ from detector.records import ArenaRows
 from detector.stages.decide import new_rows, open_slots
 from detector.state.cold import heard_ns
 
-_LEARNED = ("elapsed_mean_s", "elapsed_count", "exceedances", "clusters")  # what decide knows of a stream's own rate
+# What decide knows of a stream's own rate.
+_LEARNED = ("elapsed_mean_s", "elapsed_count", "exceedances", "clusters", "correction", "alarms")
 
 
 @dataclass(frozen=True, slots=True)

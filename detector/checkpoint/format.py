@@ -15,7 +15,7 @@ and a stream's last row counts. A **manifest** is a JSON document and a last lin
 padding that depends on the machine: the same rows give the same bytes everywhere.
 
 Files of the first version stay readable for ever. They have no `gone`, and a column `samples` that is passed over: the
-row itself counts.
+row itself counts. Columns of `decide` that a file lacks are as in a new stream.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Sequence
 from itertools import repeat
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import msgspec
 import numpy as np
@@ -32,6 +32,8 @@ from numpy.typing import NDArray
 from detector.errors import CorruptCheckpointError
 from detector.model.rows import RowLayout
 from detector.records import NO_TIME, ArenaRows, Shard
+from detector.stages.decide import taken_over
+from detector.stages.decide.columns import Rows
 
 Block: TypeAlias = bytes | memoryview
 """A part of a file, to be written as it is; rows are never copied on their way."""
@@ -263,6 +265,8 @@ def _decode_arena(entry: dict[str, Any], blocks: _Blocks) -> ArenaRows:
         dtype, shape = np.lib.format.descr_to_dtype(_tuples(array["dtype"])), array["shape"]
         count = int(np.prod(shape))
         arrays[array["name"]] = np.frombuffer(blocks.take(count * dtype.itemsize), dtype, count).reshape(shape)
+    if "decide" in arrays:
+        arrays["decide"] = taken_over(cast(Rows, arrays["decide"]))
     return ArenaRows(entry["detector"], entry["bundle_sha256"], tuple(entry["channels"]), streams, labels, arrays, gone)
 
 

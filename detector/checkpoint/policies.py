@@ -37,7 +37,7 @@ from detector.checkpoint.lineage import COLD_HINT, Carry, Change, Identity, chec
 from detector.errors import DataLostError, LineageError, PartitionsChangedError
 from detector.records import Shard
 from detector.sources.base import Bounds, Source
-from detector.stages.decide import DECIDE_VERSION
+from detector.stages.decide import DECIDE_VERSION, KNOWN_VERSIONS
 
 _log = structlog.get_logger(__name__)
 
@@ -147,7 +147,7 @@ def changed(manifest: Manifest, identity: Identity) -> list[str]:
 def _check_version(manifest: Manifest, shard: Shard, where: str) -> None:
     if manifest.shard != shard:
         raise LineageError(where, "checkpoint of another shard", expected=shard, got=manifest.shard)
-    if manifest.decide_version != DECIDE_VERSION:
+    if manifest.decide_version not in KNOWN_VERSIONS:
         raise LineageError(
             where,
             "version of decide's columns",

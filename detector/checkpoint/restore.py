@@ -141,6 +141,7 @@ async def restore(
         fence=fence,
         configuration=identity.configuration,
         numerics=identity.numerics,
+        decide_version=DECIDE_VERSION,  # older rows were taken over as they were read
         created=created(clock),
     )
     await write_manifest(store, manifest)

@@ -6,6 +6,7 @@ writes are put in words too; of any other bundle the names and numbers are shown
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -174,6 +175,12 @@ def _warm_up(joint: Mapping[str, Any], warm_up: int | None) -> list[str]:
 
 
 def _evidence(joint: Mapping[str, Any]) -> list[str]:
+    if {"median", "gaps"} <= joint.keys():
+        levels = [math.exp(x) for x in itertools.accumulate(joint["gaps"], initial=joint["median"])]
+        return [
+            f"  strangeness is usually {levels[0]:.3g}, one sample in 100 reaches {levels[2]:.3g}, "
+            f"one in 10,000 {levels[4]:.3g}"
+        ]
     if not {"median", "high", "excess"} <= joint.keys():
         return []
     return [
@@ -185,7 +192,8 @@ def _evidence(joint: Mapping[str, Any]) -> list[str]:
 def _rate(decide: Mapping[str, Any]) -> list[str]:
     return [
         f"  a sample every {decide['elapsed_mean_s']:.4g} s; {decide['exceedances']:,} over the threshold "
-        f"in {decide['clusters']:,} clusters"
+        f"in {decide['clusters']:,} clusters; the threshold is corrected by {decide['correction']:+.2f} nines "
+        f"after {decide['alarms']:,} alarms"
     ]
 
 

@@ -29,7 +29,7 @@ from detector.commands.shards import Partition, Topic, held_of, only, opened, ru
 from detector.errors import ConfigurationError, InputError, LineageError
 from detector.records import ArenaRows, Shard
 from detector.settings import Settings
-from detector.stages.decide import DECIDE_VERSION
+from detector.stages.decide import DECIDE_VERSION, KNOWN_VERSIONS
 
 _YOUNG = 5  # checkpoints; a shard whose last one is younger is most likely being served
 
@@ -176,7 +176,7 @@ async def _put(
 ) -> None:
     """Put rows into the shard that their manifest names; dry: see whether it could be done."""
     identity, shard = running(settings), part.manifest.shard
-    if part.manifest.decide_version != DECIDE_VERSION:
+    if part.manifest.decide_version not in KNOWN_VERSIONS:
         what = "version of decide's columns"
         raise LineageError(where, what, expected=DECIDE_VERSION, got=part.manifest.decide_version)
     carry, _ = check_bundles(part.manifest, str(where), identity)

@@ -28,6 +28,8 @@ class Plain:
     weight: int = 100
     exceedances: int = 0
     clusters: int = 0
+    correction: float = 0.0
+    alarms: int = 0
     below: int = 10  # samples since the last strange one
     run_start: int | None = None
     band: tuple[float, float] | None = None
@@ -61,12 +63,18 @@ class Plain:
         if self.mean == 0.0:
             self.mean = elapsed
             return
-        self.weight = min(self.weight + 1, 100_000)
-        self.mean += (min(elapsed, 100 * self.mean) - self.mean) / self.weight
+        self.weight, counted = min(self.weight + 1, 100_000), min(elapsed, 100 * self.mean)
+        self.mean += (counted - self.mean) / self.weight
+        if self.weight > 100 + self.how.warm_up:
+            promised = counted * (self.how.budget_per_day / 86_400)
+            self.correction = max(self.correction - self._step() * promised, -2.0)
+
+    def _step(self) -> float:
+        return max(0.43 / (self.alarms + 1), 0.05)
 
     def _threshold(self) -> float:
         counts = np.array([self.exceedances]), np.array([self.clusters])
-        return float(self.how.thresholds(np.array([self.mean]), *counts)[0])
+        return float(self.how.thresholds(np.array([self.mean]), *counts, np.array([self.correction]))[0])
 
     def _low_below(self, threshold: float) -> float:
         return max(threshold - self.how.hysteresis_nines, threshold * 0.1)
@@ -130,6 +138,8 @@ class Plain:
 
     def _close(self) -> None:
         if self.strange <= 10 * self.how.exceedances_per_alarm:
+            self.correction = min(self.correction + self._step(), 2.0)
+            self.alarms += 1
             self._count(self.strange)
         self.is_open, self.cool_until = False, self.time + self.how.cool_down_ns
         self.run_start, self.band, self.in_a_row, self.peak = None, None, 0, 0.0
@@ -237,6 +247,7 @@ policies = st.builds(
     bundle_budget=st.sampled_from([0.1, 20.0, 1000.0]),
     exceedances=st.sampled_from([0.2, 1.0, 3.0]),
     period_s=st.sampled_from([None, 1.0, 60.0]),
+    warm_up=st.sampled_from([-100, -90, 0]),  # the prior counts for 100 samples more
     min_samples=st.integers(1, 3),
     hysteresis_nines=st.sampled_from([0.0, 1.0, 9.0]),
     resolve_samples=st.integers(1, 3),

@@ -371,13 +371,14 @@ async def test_another_configuration_goes_on_and_is_told(world: Pumps) -> None:
 async def test_other_columns_of_decide_are_refused_unless_cold(world: Pumps, monkeypatch: pytest.MonkeyPatch) -> None:
     """What another release meant by its columns is not guessed."""
     for module in (policies, restore):
-        monkeypatch.setattr(module, "DECIDE_VERSION", 2)
-    with pytest.raises(LineageError, match=r"version of decide's columns: expected 2, got 1 \(run the release"):
+        monkeypatch.setattr(module, "DECIDE_VERSION", 9)
+    monkeypatch.setattr(policies, "KNOWN_VERSIONS", {9})
+    with pytest.raises(LineageError, match=r"version of decide's columns: expected 9, got 2 \(run the release"):
         await world.begin()
     world.policies = COLD
     await world.begin()
     assert world.metric("streams_memory_lost_total") == 3
-    assert world.manifest().decide_version == 2
+    assert world.manifest().decide_version == 9
 
 
 async def test_another_number_of_partitions_is_refused_unless_said(world: Pumps) -> None:

@@ -20,7 +20,7 @@ from detector.stages.decide import OPEN, new_rows
 from tests.unit.test_protocol import manifest
 
 SHA256 = "ab" * 32
-LEARNED = ("elapsed_mean_s", "elapsed_count", "exceedances", "clusters")
+LEARNED = ("elapsed_mean_s", "elapsed_count", "exceedances", "clusters", "correction", "alarms")
 
 
 def rows(streams: Sequence[str], *, channels: tuple[str, ...] = ("flow",), seed: int = 1) -> ArenaRows:

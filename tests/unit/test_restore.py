@@ -118,8 +118,9 @@ async def test_rows_of_another_bundle_are_refused(tmp_path: Path) -> None:
 async def test_rows_with_other_columns_of_decide_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A release that keeps other columns does not guess what the old ones meant."""
     world = await checkpointed(tmp_path)
-    monkeypatch.setattr(policies, "DECIDE_VERSION", 2)
-    with pytest.raises(LineageError, match="version of decide's columns: expected 2, got 1"):
+    monkeypatch.setattr(policies, "DECIDE_VERSION", 9)
+    monkeypatch.setattr(policies, "KNOWN_VERSIONS", {9})
+    with pytest.raises(LineageError, match="version of decide's columns: expected 9, got 2"):
         await start(world)
 
 

@@ -40,6 +40,7 @@ _SPANS = tuple(high - low for low, high in pairwise(LEVELS))  # nines of each ga
 _MOST_SCORES = (*_SPANS[:-1], 1e9)  # nines that each gap may add: the last has no end
 
 _MEDIAN_REACHED, _MEDIAN_PRIOR = 10_000.0, 250.0
+_MEDIAN_HASTE = 16.0  # a young stream's u still rises while its features' spread is found; 2 would do if it did not
 _REACHED = (2_000.0, 100.0, 50.0, 25.0)  # times that a level remembers being reached
 _PRIOR = (250.0, 1_000.0, 3_000.0, 20_000.0)  # samples that its calibrated start counts for
 _STEP_MAX = 0.3  # e-folds; what being reached once counts for at first
@@ -143,7 +144,7 @@ class Tail(nn.Module):
         learnt = torch.minimum(learnt, _WIDENING * before + (1 - calibrated) * _GAP_MAX).clamp(_GAP_MIN, _GAP_MAX)
         is_anomaly = learning * calibrated * (longer >= _ANOMALY) > 0
 
-        pace = (2 / (age + _MEDIAN_PRIOR)).clamp(min=1 / _MEDIAN_REACHED)
+        pace = (_MEDIAN_HASTE / (age + _MEDIAN_PRIOR)).clamp(min=1 / _MEDIAN_REACHED)
         side = (x >= old["median"]).float() - 0.5
         return {
             "median": old["median"] + learning * pace * side * gaps[..., :1] / (_SPANS[0] * math.log(10)),

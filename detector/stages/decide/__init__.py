@@ -22,13 +22,14 @@ them, stably, by `message.position` (those of silence speak of an older sample: 
 
 from __future__ import annotations
 
-from detector.stages.decide.columns import DECIDE, DECIDE_VERSION, OPEN, new_rows
+from detector.stages.decide.columns import DECIDE, DECIDE_VERSION, KNOWN_VERSIONS, OPEN, new_rows, taken_over
 from detector.stages.decide.policy import Policy, initial_decide
 from detector.stages.decide.transitions import DecideWave, Decision, decide, open_slots, silence
 
 __all__ = [
     "DECIDE",
     "DECIDE_VERSION",
+    "KNOWN_VERSIONS",
     "OPEN",
     "DecideWave",
     "Decision",
@@ -38,4 +39,5 @@ __all__ = [
     "new_rows",
     "open_slots",
     "silence",
+    "taken_over",
 ]

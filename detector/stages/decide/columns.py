@@ -25,14 +25,19 @@ RISEN: Final = 2
 OPEN: Final = 3
 """An anomaly is open."""
 
-DECIDE_VERSION: Final = 1
+DECIDE_VERSION: Final = 2
+KNOWN_VERSIONS: Final = frozenset({1, 2})
+"""Whose rows `taken_over` understands."""
+
 DECIDE: Final = np.dtype(
     [
-        # The threshold follows these four; they rest while an anomaly is open.
+        # The threshold follows these six; they rest while an anomaly is open.
         ("elapsed_mean_s", np.float64),  # 0 where it is not known yet
         ("elapsed_count", np.int64),  # samples that the mean is worth, the prior included
         ("exceedances", np.int64),  # strange samples, without the prior
         ("clusters", np.int64),  # bursts that they came in, without the prior
+        ("correction", np.float64),  # nines, added to the threshold so that the budget is kept; since version 2
+        ("alarms", np.int64),  # anomalies that the correction has learnt from; since version 2
         ("cluster_left", np.int64),  # samples below the threshold until the cluster in progress has ended; 0: none
         ("phase", np.int64),  # CALM, STIRRED, RISEN or OPEN
         ("run_started_ns", np.int64),  # first sample of the elevated run; while open, the estimated start
@@ -56,7 +61,7 @@ DECIDE: Final = np.dtype(
 )
 
 _NEVER = ("run_started_ns", "cool_until_ns", "fired_ns", "message_ns", "last_ns", "silent_ns")
-_PRIOR_SAMPLES = 100  # what the bundle's period is worth against the stream's own elapsed
+PRIOR_SAMPLES = 100  # what the bundle's period is worth against the stream's own elapsed
 
 
 def new_rows(count: int, period_s: float | None) -> Rows:
@@ -65,5 +70,16 @@ def new_rows(count: int, period_s: float | None) -> Rows:
     for name in _NEVER:
         rows[name] = NO_TIME
     rows["elapsed_mean_s"] = period_s or 0.0
-    rows["elapsed_count"] = _PRIOR_SAMPLES
+    rows["elapsed_count"] = PRIOR_SAMPLES
     return rows
+
+
+def taken_over(rows: Rows) -> Rows:
+    """Rows of an earlier version in today's columns, those that it lacked as in a new stream; others as they are."""
+    names = rows.dtype.names or ()
+    if rows.dtype == DECIDE or not DECIDE.names or not set(names) <= set(DECIDE.names):
+        return rows
+    today = new_rows(len(rows), None)
+    for name in names:
+        today[name] = rows[name]
+    return today

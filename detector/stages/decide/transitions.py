@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from detector.alerts import Cause, Event, Message, Reading
 from detector.records import NO_TIME, Bytes, Float32, Float64, Int64
 from detector.stages.decide.columns import CALM, OPEN, RISEN, STIRRED, Rows
-from detector.stages.decide.policy import Policy, follow_rate
+from detector.stages.decide.policy import Policy, fall, follow_rate, rise
 from detector.state.arena import put_rows
 
 Slots: TypeAlias = NDArray[np.intp]
@@ -110,12 +110,16 @@ def decide(rows: Rows, band: Float64, wave: DecideWave, policy: Policy) -> Decis
 
 
 def _thresholds(rows: Rows, wave: DecideWave, is_open: Mask, policy: Policy) -> Float32:
-    """Follow each stream's rate, and say which threshold it leads to."""
+    """Follow each stream's rate and budget, and say which threshold they lead to."""
     slots = wave.slots
-    mean_s, count = follow_rate(rows["elapsed_mean_s"][slots], rows["elapsed_count"][slots], wave.elapsed_s, is_open)
+    mean_s, count, counted_s = follow_rate(
+        rows["elapsed_mean_s"][slots], rows["elapsed_count"][slots], wave.elapsed_s, is_open
+    )
+    correction = fall(rows["correction"][slots], rows["alarms"][slots], counted_s, count, policy)
     rows["elapsed_mean_s"][slots] = mean_s
     rows["elapsed_count"][slots] = count
-    return policy.thresholds(mean_s, rows["exceedances"][slots], rows["clusters"][slots])
+    rows["correction"][slots] = correction
+    return policy.thresholds(mean_s, rows["exceedances"][slots], rows["clusters"][slots], correction)
 
 
 def _watch(rows: Rows, band: Float64, wave: DecideWave, which: Slots, policy: Policy, decision: Decision) -> None:
@@ -226,10 +230,13 @@ def _close_by_gap(rows: Rows, wave: DecideWave, which: Slots, policy: Policy, de
 def _settle(own: Rows, part: DecideWave, closes: Mask, policy: Policy) -> None:
     """Return closed anomalies to be watched, cooling down.
 
-    A short one counts as a cluster, for else a stream whose strange samples come in bursts would never tell how long
-    they are, each being hidden by the anomaly that it opens. A long one, most likely true, leaves the estimate alone.
+    A short one counts as an alarm and as a cluster, for else a stream whose strange samples come in bursts would never
+    tell how long they are, each being hidden by the anomaly that it opens. A long one, most likely true, leaves both
+    alone.
     """
     counts = closes & (own["strange"] <= policy.largest_cluster)
+    own["correction"] = np.where(counts, rise(own["correction"], own["alarms"]), own["correction"])
+    own["alarms"] += counts
     own["clusters"] += counts & (own["cluster_left"] == 0)
     own["exceedances"] += np.where(counts, own["strange"], 0)
     own["cluster_left"][counts] = _CLUSTER_END
