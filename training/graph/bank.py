@@ -1,4 +1,4 @@
-"""Evidence bank: what a channel has been doing, on several time scales, as 16 (`light`) or 44 (`full`) features.
+"""Evidence bank: what a channel has been doing, on several time scales, as 16 (`light`) or 42 (`full`) features.
 
 *Averages* over half-lives of 4, 16, 64 and 256 periods, all of unit-free quantities, so that nothing here depends on
 the channel's unit:
@@ -11,14 +11,14 @@ the channel's unit:
     skew      z^3                      to which side it leans
     energy    r^2                      how far it is from its forecast
 
-*Memories* hold the shape of the last 32 and 128 samples as eight Legendre coefficients each: the linear system whose
+*Memories* hold the shape of the last 8, 32 and 128 samples as 4, 4 and 8 Legendre coefficients: the linear system whose
 state is the projection of a sliding window of its input (Voelker, Kajic and Eliasmith, Legendre Memory Units, 2019),
 discretised by zero-order hold.
 
 Features are logarithms of what is positive, signed logarithms of what has a sign, and the memories as they stand:
 
     light    9 positive, 7 signed
-    full    13 positive, 15 signed, 16 of the memories
+    full    13 positive, 13 signed, 16 of the memories
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from torch import Tensor, nn
 from training.graph.layout import Field
 
 Profile: TypeAlias = Literal["light", "full"]
-FEATURES: dict[Profile, int] = {"light": 16, "full": 44}
+FEATURES: dict[Profile, int] = {"light": 16, "full": 42}
 
 _HALF_LIVES = (4, 16, 64, 256)  # periods
-_WINDOWS, _ORDER = (32, 128), 8  # samples and coefficients of the memories
+_WINDOWS = {8: 4, 32: 4, 128: 8}  # samples: coefficients of the memories
 _CLIP_LEVEL, _CLIP_SHAPE, _CLIP_CHANGE = 30.0, 10.0, 100.0
 _SAFE = 16  # a logarithm of a multiple of so many numbers does not depend on the wave
 _NEVER_DENORMAL = 1e-6  # averages of an exact 0 would decay into denormal floats, which are slow
@@ -52,7 +52,9 @@ def _each(quantity: str) -> list[tuple[str, int]]:
 _POSITIVE: dict[Profile, list[tuple[str, int]]] = {"light": [*_each("wobble"), *_each("change"), ("energy", 16)]}
 _POSITIVE["full"] = [*_POSITIVE["light"], *_each("bend")]
 _SIGNED: dict[Profile, list[tuple[str, int]]] = {"light": _each("level")}
-_SIGNED["full"] = [*_SIGNED["light"], *_each("trend"), *_each("skew")]
+_SIGNED["full"] = [*_SIGNED["light"], *_each("trend"), ("skew", 16), ("skew", 256)]
+LEVEL_16 = slice(len(_POSITIVE["light"]) + 1, len(_POSITIVE["light"]) + 2)
+"""Where the level over 16 periods stands among the light bank's averages."""
 
 
 class Heard(NamedTuple):
@@ -91,7 +93,7 @@ class Bank(nn.Module):
         positive, signed = _POSITIVE[profile], _SIGNED[profile]
         averages = positive + signed
         self.positive = len(positive)
-        memories = [Field("memories", len(_WINDOWS) * _ORDER)] if profile == "full" else []
+        memories = [Field("memories", sum(_WINDOWS.values()))] if profile == "full" else []
         self.fields = (Field("averages", len(averages)), Field("last_g"), *memories)
         # Products with constant matrices widen numbers to features: ONNX Runtime is slower at broadcasting short rows.
         self._constant("spread", [[float(name == one) for name, _ in averages] for one in _QUANTITIES])
@@ -112,7 +114,7 @@ class Bank(nn.Module):
         """Take one sample.
 
         Returns:
-            The features (..., 16 or 44), and the fields after this sample.
+            The features (..., 16 or 42), and the fields after this sample.
         """
         z, g = heard.z.clamp(-_CLIP_LEVEL, _CLIP_LEVEL), heard.g.clamp(-_CLIP_CHANGE, _CLIP_CHANGE)
         shape, r = z.clamp(-_CLIP_SHAPE, _CLIP_SHAPE), heard.residual
@@ -147,13 +149,13 @@ class Bank(nn.Module):
 
 def _memories() -> tuple[Tensor, Tensor]:
     """What the memories keep of themselves (16, 16) and take of a sample (1, 16): l A' + x b'."""
-    i = torch.arange(_ORDER, dtype=torch.float64)
-    sign = torch.where(i[:, None] < i, -1.0, (-1.0) ** (i[:, None] - i + 1))
     blocks, entries = [], []
-    for window in _WINDOWS:
+    for window, order in _WINDOWS.items():
+        i = torch.arange(order, dtype=torch.float64)
+        sign = torch.where(i[:, None] < i, -1.0, (-1.0) ** (i[:, None] - i + 1))
         rate = (2 * i + 1) / window
         A, b = rate[:, None] * sign, rate * (-1.0) ** i
         kept = torch.matrix_exp(A)
         blocks.append(kept.T)
-        entries.append(torch.linalg.solve(A, (kept - torch.eye(_ORDER, dtype=torch.float64)) @ b))
+        entries.append(torch.linalg.solve(A, (kept - torch.eye(order, dtype=torch.float64)) @ b))
     return torch.block_diag(*blocks).float(), torch.cat(entries)[None].float()

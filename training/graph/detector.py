@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from detector.errors import ConfigurationError
 from training.cells import CELLS
 from training.graph.band import Coverage
-from training.graph.bank import FEATURES, LEVEL_16, Bank, Heard, Profile
-from training.graph.evidence import Covariance, Normal, rate_of
+from training.graph.bank import Heard, Profile
+from training.graph.evidence import rate_of
 from training.graph.forecaster import Forecaster, JointForecaster, SharedForecaster
-from training.graph.joint import Joint
+from training.graph.joint import Joint, Said
 from training.graph.layout import Field, Layout
-from training.graph.reference import Reference
+from training.graph.own import OwnEvidence
 from training.graph.roles import Roles
 from training.graph.scale import COUNT_MAX, MEMORY, Reading, Scale
 from training.graph.tail import Tail
@@ -47,7 +47,7 @@ _ELAPSED_MAX = 1e9  # seconds
 _PERIOD_WEIGHT = 100.0  # samples that a nominal period counts for
 _WEAKEST = 1e-3  # of a distance; below it nobody cares; keeps shares finite
 _STRANGEST = 0.25  # what the strangest target alone counts for beside all of them together
-_LASTING = 0.1  # what a nat of a level away from its usual one counts for
+_LASTING, _DOUBT = 0.15, 3.0  # what a nat of a level away from its usual one counts for, beyond the first three
 _YOUNG = 200.0  # samples at which a stream is half as sure as it will be
 _NETWORK_CLIP = 8.0  # of everything unit-free that the network hears
 _OUTCOME_CLIP = 100.0  # change scales; the same for what it is told that it should have forecast
@@ -66,7 +66,7 @@ class DetectorShape:
     cell: str = "gru"
     layers: int = 1
     hidden: int = 32
-    readout: int = 32
+    readout: int = 0
     """Features of the readout that each stream learns for itself; 0 is none, and a fixed bundle has none."""
     warm_up: int = 128
     """Samples of a new stream during which the score is 0."""
@@ -125,33 +125,25 @@ class Detector(nn.Module):
     def __init__(self, shape: DetectorShape) -> None:
         super().__init__()
         self.shape = shape
-        self.scale, self.roles, self.reference, self.tail = Scale(), Roles(), Reference(), Tail()
+        self.scale, self.roles, self.tail = Scale(), Roles(), Tail()
         self.coverage = Coverage(shape.band_level)
         self.forecaster = _make_forecaster(shape)
-        self.bank, self.normal = Bank("light"), Normal(FEATURES["light"])
-        self.covariance = Covariance("covariance", FEATURES["light"])
+        self.own = OwnEvidence()
         self.together = Joint() if shape.profile == "full" else None
         memory = Field("hidden", self.forecaster.hidden_width)
         shared = shape.mode == "any"
         # `since` stands first: it alone moves on while its channel is not observed.
         self.since = Layout("channel", [Field("since")])
-        own = [
-            *Scale.FIELDS,
-            *Coverage.FIELDS,
-            *Roles.fields,
-            *Reference.fields,
-            *self.bank.fields,
-            *self.normal.fields,
-        ]
-        self.channel = Layout("channel", [*own, self.covariance.field, *([memory] if shared else [])])
+        own = [*Scale.FIELDS, *Coverage.FIELDS, *Roles.fields, *self.own.fields]
+        self.channel = Layout("channel", [*own, *([memory] if shared else [])])
         period = Field("period", initial=shape.period_s or 0.0)
         joint = [Field("samples"), period, *Tail.FIELDS]
         self.joint = Layout("joint", [*joint, *([] if shared else [memory])])
         # Joint evidence, and its covariance, by far the largest field, are cut off and put back in one piece each.
         self.evidence = self.together.layout if self.together else Layout("joint", [])
         self.matrix = Layout("joint", [self.together.covariance.field] if self.together else [])
-        blocks = (self.joint, self.evidence, self.matrix)
-        self.register_buffer("initial_joint", torch.cat([layout.initial() for layout in blocks]))
+        parts = (self.joint, self.evidence, self.matrix)
+        self.register_buffer("initial_joint", torch.cat([layout.initial() for layout in parts]))
         blocks = 1 if shared else len(shape.channels or ())
         self.register_buffer("initial_channel", torch.cat([torch.zeros(1), self.channel.initial()]).repeat(blocks, 1))
 
@@ -215,7 +207,7 @@ class Detector(nn.Module):
         role = torch.zeros_like(observed) if role is None else role
         learning, role = learning.unsqueeze(1), role.unsqueeze(-1)
         widths = [self.joint.width, self.evidence.width, self.matrix.width, state.shape[1] - self.joint_width]
-        small, evidence, matrix, block = state.split(widths, dim=1)
+        small, together, matrix, block = state.split(widths, dim=1)
         joint = self.joint.split(small.unsqueeze(1))
         block = block.unflatten(1, (values.shape[1], self.channel_width))
         since, rest = block.split([1, self.channel.width], dim=-1)
@@ -234,20 +226,18 @@ class Detector(nn.Module):
         new["band_factor"] = channel["band_factor"] + learning * (factor - channel["band_factor"])
         steps = (since / period.clamp(min=1e-9)).clamp(max=_GAP_MAX)
         heard = Heard(reading.z, reading.g, reading.y, band.residual, steps, reading.count)
-        features, averages = self.bank(heard, channel)
         rate = learning * rate_of(reading.count)
-        z, statistics = self.normal(features, rate, channel)
-        own, covariance = self.covariance(z, rate, self.covariance.unfold(channel["covariance"]))
-        nats, usual = self.reference(averages["averages"][..., LEVEL_16], reading.count, rate, channel)
+        own, evidence = self.own(heard, rate, channel)
         role, roles = self.roles(values.unsqueeze(-1), reading, role, learning, channel)
-        new |= averages | statistics | usual | roles | {"covariance": covariance}
+        new |= evidence | roles
 
         # What the targets say together.
         target = role * reading.known.float()
         present = target.amax(dim=1, keepdim=True)
         pace = learning * present * rate_of(joint["samples"])
-        own_q, nats = own.q * target, nats * target
-        q, shares, evidence, matrix = self._judge(heard, target, own_q, nats, pace, evidence, matrix)
+        own = own._replace(q=own.q * target)
+        said = Said(heard, own, role, present)
+        q, shares, together, matrix = self._judge(said, pace, together, matrix)
         age = joint["samples"] - self.shape.warm_up
         live = (age + 1).clamp(0.0, 1.0) * present
         # Statistics of few samples are too small: a young stream is less sure.
@@ -264,7 +254,7 @@ class Detector(nn.Module):
             expected=_raw(reading, forecast.centre),
             lower=_raw(reading, forecast.centre - band.down),
             upper=_raw(reading, forecast.centre + band.up),
-            next_state=torch.cat([self.joint.join(new_joint).squeeze(1), evidence, matrix, next_block.flatten(1)], 1),
+            next_state=torch.cat([self.joint.join(new_joint).squeeze(1), together, matrix, next_block.flatten(1)], 1),
         )
 
     def _period(self, elapsed: Tensor, joint: dict[str, Tensor]) -> Tensor:
@@ -276,16 +266,11 @@ class Detector(nn.Module):
         counted = torch.where(samples > 1, torch.minimum(elapsed, 10 * period), elapsed)
         return period + rate * (counted - period)
 
-    def _judge(
-        self, heard: Heard, target: Tensor, own: Tensor, nats: Tensor, rate: Tensor, block: Tensor, matrix: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _judge(self, said: Said, rate: Tensor, block: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Weigh all targets together, the strangest of them alone, and how far they are from their usual levels.
 
         Args:
-            heard: What the channels say, (B, C, 1) each.
-            target: (B, C, 1) 1 for a target that was observed.
-            own: (B, C, 1) each target's distance by its own covariance.
-            nats: (B, C, 1) each target's evidence of a level that is not the usual one.
+            said: By the channels.
             rate: (B, 1, 1) at which the stream learns.
             block: (B, width) the joint evidence; (B, 0) for `light`.
             matrix: (B, K * K) the joint covariance; (B, 0) for `light`.
@@ -293,16 +278,17 @@ class Detector(nn.Module):
         Returns:
             The distance (B, 1, 1), the channels' parts of it (B, C, 1), and block and matrix after this sample.
         """
-        strangest = own.amax(dim=1, keepdim=True)
-        alone = own * (own >= strangest).float()
-        count = torch.linalg.vector_norm(target, dim=1, keepdim=True).clamp(min=1.0)
-        lasting = torch.linalg.vector_norm(nats, dim=1, keepdim=True) / count
-        q = _LASTING * lasting
-        shares = q * (nats / (lasting * count).clamp(min=_WEAKEST)).square()
+        over_channels = torch.ones_like(said.target).transpose(1, 2)
+        lasting = said.target * (said.own.nats - _DOUBT).clamp(min=0.0)
+        lasting = _LASTING * lasting / (over_channels @ said.target).clamp(min=1.0)
+        strangest = said.own.q.amax(dim=1, keepdim=True)
+        alone = said.own.q * (said.own.q >= strangest).float()
+        q = over_channels @ lasting
         if self.together is None:
-            return q + strangest, shares + alone, block, matrix
-        together, block, matrix = self.together(heard, target, rate, block.unsqueeze(1), matrix.unsqueeze(1))
-        q, shares = q + _STRANGEST * strangest, shares + _STRANGEST * alone
+            return q + strangest, lasting + alone, block, matrix
+        block, matrix = block.unsqueeze(1), matrix.unsqueeze(1)
+        together, block, matrix = self.together(said, rate, block, matrix)
+        q, shares = q + _STRANGEST * strangest, lasting + _STRANGEST * alone
         return q + together.q, shares + together.shares, block.squeeze(1), matrix.squeeze(1)
 
     @torch.no_grad()

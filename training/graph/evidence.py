@@ -83,15 +83,11 @@ class Covariance(nn.Module):
 
     def forward(self, z: Tensor, rate: Tensor, matrix: Tensor) -> tuple[Distance, Tensor]:
         """Measure z (..., K), then learn from it at `rate` (..., 1); gives back the next matrix flat (..., K * K)."""
-        y = conjugate_gradients(matrix, z, _RIDGE, _STEPS)
-        q = (z * y).sum(dim=-1, keepdim=True).clamp(min=0.0) / self.width
-        outer = z.unsqueeze(-1) @ (rate * z).unsqueeze(-2)
-        return Distance(q, y), ((1 - rate).unsqueeze(-1) * matrix + outer).flatten(-2)
-
-
-def image(matrix: Tensor, vector: Tensor, ridge: float) -> Tensor:
-    """(matrix + ridge I) vector, of matrices (..., K, K) and vectors (..., K)."""
-    return (matrix @ vector.unsqueeze(-1)).squeeze(-1) + ridge * vector
+        column = z.unsqueeze(-1)
+        y = conjugate_gradients(matrix, column, _RIDGE, _STEPS)
+        q = (column * y).sum(dim=-2).clamp(min=0.0) / self.width
+        outer = column @ (rate * z).unsqueeze(-2)
+        return Distance(q, y.squeeze(-1)), ((1 - rate).unsqueeze(-1) * matrix + outer).flatten(-2)
 
 
 def conjugate_gradients(matrix: Tensor, right: Tensor, ridge: float, steps: int) -> Tensor:
@@ -99,20 +95,20 @@ def conjugate_gradients(matrix: Tensor, right: Tensor, ridge: float, steps: int)
 
     Args:
         matrix: (..., K, K) symmetric, no negative eigenvalues.
-        right: (..., K).
+        right: (..., K, 1).
         ridge: What is added to the diagonal.
         steps: Each one product with the matrix.
     """
     residual = direction = right
-    energy = (residual * residual).sum(dim=-1, keepdim=True)
+    energy = (residual * residual).sum(dim=-2, keepdim=True)
     y = torch.zeros_like(right)
     for step in range(steps):
-        along = image(matrix, direction, ridge)
-        length = energy / (direction * along).sum(dim=-1, keepdim=True).clamp(min=_TINY)
+        along = matrix @ direction + ridge * direction
+        length = energy / (direction * along).sum(dim=-2, keepdim=True).clamp(min=_TINY)
         y = length * direction if step == 0 else y + length * direction
         if step + 1 < steps:
             residual = residual - length * along
-            left = (residual * residual).sum(dim=-1, keepdim=True)
+            left = (residual * residual).sum(dim=-2, keepdim=True)
             direction = residual + left / energy.clamp(min=_TINY) * direction
             energy = left
     return y

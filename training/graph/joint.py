@@ -4,7 +4,7 @@ One target is measured by the full bank of its own. Of several, 16 random mixtur
 are, and the mixtures' averages: how channels move together is what a mixture keeps, and a single channel's own habits
 are measured apart (Achlioptas 2003 on random signs). So 64 channels cost no more here than two.
 
-The predictor adds the errors of what the stream expects of itself. All 48 features are standardised and enter
+To either the errors of the targets' predictors are added. All 48 features are standardised and enter
 
     J = z' (C + rho I)^-1 z / K
 """
@@ -19,26 +19,31 @@ from torch import Tensor, nn
 from training.graph.bank import FEATURES as BANK
 from training.graph.bank import Bank, Heard
 from training.graph.evidence import Covariance, Normal
-from training.graph.layout import Field
+from training.graph.layout import Field, Layout
+from training.graph.own import Own
 from training.graph.predictor import FEATURES as PREDICTED
-from training.graph.predictor import Predictor
 
 FEATURES = BANK["full"] + PREDICTED
 
-_MIXTURES, _AVERAGED = 16, 12
+_MIXTURES = 16
+_AVERAGED = BANK["full"] - 2 * _MIXTURES
 _TABLE = 64  # channels with signs of their own; the 65th has those of the first
 _SEED = 5
 _RATE = 1 - 2 ** (-1 / 16)
 _CLIP = 8.0  # deviations or change scales of a channel in a mixture
-_CLIP_LEVEL = 10.0
 
 
-class Channels(NamedTuple):
-    """What the channels say of a sample; every tensor (B, C, 1)."""
+class Said(NamedTuple):
+    """What the channels say of a sample."""
 
     heard: Heard
+    """(B, C, 1) each."""
+    own: Own
+    """Each channel's evidence by itself; distance 0 where it was not observed, or is no target."""
     target: Tensor
-    """1 for a target that was observed, else 0."""
+    """(B, C, 1) 1 for a target, else 0; one that is not observed stands where it stood."""
+    present: Tensor
+    """(B, 1, 1) 1 where any target was observed."""
 
 
 class Together(NamedTuple):
@@ -57,36 +62,33 @@ class Joint(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bank, self.predictor = Bank("full"), Predictor(FEATURES)
+        self.bank = Bank("full")
         self.normal, self.covariance = Normal(FEATURES, "joint_"), Covariance("joint_covariance", FEATURES)
-        self.fields = (
-            Field("mixture", _AVERAGED), *self.bank.fields, *self.predictor.fields, *self.normal.fields,
-        )  # fmt: skip
+        own = [Field("mixture", _AVERAGED), *self.bank.fields, *self.normal.fields]
+        self.layout = Layout("joint", own)
         generator = torch.Generator().manual_seed(_SEED)
         signs = torch.randint(0, 2, (_TABLE, _MIXTURES), generator=generator) * 2.0 - 1.0
         self.register_buffer("signs", signs, persistent=False)
 
-    def forward(
-        self, channels: Channels, rate: Tensor, flat: Tensor, old: dict[str, Tensor]
-    ) -> tuple[Together, dict[str, Tensor], Tensor]:
-        """Take one sample.
+    def forward(self, said: Said, rate: Tensor, block: Tensor, flat: Tensor) -> tuple[Together, Tensor, Tensor]:
+        """Take one sample; where no target was observed, nothing changes.
 
         Args:
-            channels: What they say.
-            rate: (B, 1, 1) at which the stream learns.
+            said: By the channels.
+            rate: (B, 1, 1) at which the stream learns; 0 where no target was observed.
+            block: (B, 1, width) this layout's fields.
             flat: (B, 1, K * K) the covariance.
-            old: The joint fields.
 
         Returns:
-            What came of it, the joint fields and the covariance after this sample. Where no target was observed, they
-            are to be dropped.
+            What came of it, and block and covariance after this sample.
         """
-        heard, target = channels
+        heard, target = said.heard, said.target
+        old = self.layout.split(block)
         over = torch.ones_like(target).transpose(1, 2)
         n = over @ target
         share = target / n.sqrt().clamp(min=1.0)
-        together = over @ torch.cat([share * part for part in (heard.z, heard.g, heard.y, heard.residual)], dim=-1)
-        z, g, y, residual = together.split(1, dim=-1)
+        parts = torch.cat([heard.z, heard.g, heard.y, heard.residual, said.own.errors], dim=-1)
+        z, g, y, residual, errors = (over @ (share * parts)).split([1, 1, 1, 1, PREDICTED], dim=-1)
         first = (over @ (target * torch.cat([heard.steps, heard.count], dim=-1))) / n.clamp(min=1.0)
         steps, count = first.split(1, dim=-1)
         alone, new = self.bank(Heard(z, g, y, residual, steps, count), old)
@@ -98,7 +100,6 @@ class Joint(nn.Module):
         several = (n > 1.5).float()
         mixture = torch.cat([mixed, averages], dim=-1)
         matrix = self.covariance.unfold(flat)
-        errors, predicted = self.predictor(z.clamp(-_CLIP_LEVEL, _CLIP_LEVEL), matrix, rate, old)
         features = torch.cat([alone + several * (mixture - alone), errors], dim=-1)
         features, statistics = self.normal(features, rate, old)
         distance, flat = self.covariance(features, rate, matrix)
@@ -107,6 +108,5 @@ class Joint(nn.Module):
         pull = pull[..., : 2 * _MIXTURES]
         shares = (parts * pull).sum(dim=-1, keepdim=True) / FEATURES
         shares = target * distance.q + several * (shares - target * distance.q)
-        history = self.predictor.remember(old["history"], features)
-        new |= predicted | statistics | {"mixture": averages, "history": history}
-        return Together(distance.q, shares), new, flat
+        new |= statistics | {"mixture": averages}
+        return Together(distance.q, shares), torch.where(said.present > 0, self.layout.join(new), block), flat

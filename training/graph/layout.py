@@ -7,7 +7,7 @@ another.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,9 @@ class Layout:
         self.scope = scope
         self.fields = {field.name: field for field in fields if field.width}
         self.width = sum(field.width for field in self.fields.values())
+
+    def __iter__(self) -> Iterator[Field]:
+        return iter(self.fields.values())
 
     def split(self, block: Tensor) -> dict[str, Tensor]:
         """Take a block (..., width) apart; each field keeps the last axis."""

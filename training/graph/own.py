@@ -1,0 +1,67 @@
+"""Own evidence: a channel measured by itself, its light features and the errors of its predictor by one covariance.
+
+q = z' (C + rho I)^-1 z / K               K = 24: 16 features of the light bank, 6 of the predictor, 2 nothing
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from training.graph.bank import FEATURES as BANK
+from training.graph.bank import LEVEL_16, Bank, Heard
+from training.graph.evidence import Covariance, Normal
+from training.graph.predictor import FEATURES as PREDICTED
+from training.graph.predictor import Predictor
+from training.graph.reference import Reference
+
+_WIDTH = BANK["light"]
+_FEATURES = 24  # the next width whose sums do not depend on the wave
+_SPREAD, _ROUGHNESS = slice(0, 1), slice(4, 5)  # the quickest wobble and change among the features
+_CLIP_LEVEL = 10.0  # deviations
+
+
+class Own(NamedTuple):
+    """What a channel says of itself; every tensor (B, C, ...)."""
+
+    q: Tensor
+    """(B, C, 1) distance, 1 in the mean."""
+    errors: Tensor
+    """(B, C, 6) of the predictor."""
+    nats: Tensor
+    """(B, C, 1) evidence of a level that is not the usual one."""
+
+
+class OwnEvidence(nn.Module):
+    """Bank, predictor, reference and covariance of one channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bank, self.predictor, self.reference = Bank("light"), Predictor(_WIDTH), Reference()
+        self.normal, self.errors = Normal(_WIDTH), Normal(PREDICTED, "error_")
+        self.covariance = Covariance("covariance", _FEATURES)
+        self.fields = (
+            *self.reference.fields,
+            *self.bank.fields,
+            *self.predictor.fields,
+            *self.normal.fields,
+            *self.errors.fields,
+            self.covariance.field,
+        )
+
+    def forward(self, heard: Heard, rate: Tensor, old: dict[str, Tensor]) -> tuple[Own, dict[str, Tensor]]:
+        """Take one sample, learning at `rate` (..., 1)."""
+        features, averages = self.bank(heard, old)
+        z, statistics = self.normal(features, rate, old)
+        matrix = self.covariance.unfold(old["covariance"])
+        foretold = torch.cat([heard.z.clamp(-_CLIP_LEVEL, _CLIP_LEVEL), z[..., _SPREAD], z[..., _ROUGHNESS]], dim=-1)
+        block = matrix[..., :_WIDTH, :_WIDTH]
+        errors, predicted = self.predictor(foretold, z, block, rate, heard.count, old)
+        error_z, sizes = self.errors(errors, rate, old)
+        nothing = torch.zeros_like(z[..., : _FEATURES - _WIDTH - PREDICTED])
+        distance, flat = self.covariance(torch.cat([z, error_z, nothing], dim=-1), rate, matrix)
+        nats, usual = self.reference(averages["averages"][..., LEVEL_16], heard.count, rate, old)
+        new = averages | statistics | predicted | sizes | usual | {"covariance": flat}
+        return Own(distance.q, errors, nats), new
