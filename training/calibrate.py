@@ -92,29 +92,37 @@ def calibrate(detector: Detector, series: Sequence[Series], settings: TrainSetti
 
 def _learn_priors(detector: Detector, chosen: Sequence[Block], watch: Watch) -> dict[str, list[float]]:
     """Write pooled statistics into the initial row; gives back the tail's."""
-    runs, means, variances = [], [], []
+    runs, channels, single = [], [], []
     for block_runs, rows in roll(detector, chosen, watch):
         runs += block_runs
         known = detector.fields(rows)
-        means.append(_channels(known["feature_mean"], known["count"]))
-        variances.append(_channels(known["feature_variance"], known["count"]))
+        seen = (known["count"] > 0).squeeze(-1)
+        channels.append({name: known[name][seen] for name in detector.own.learnt})
+        if detector.together:
+            alone = seen.sum(dim=1) == 1  # what several targets say together is too unlike from stream to stream
+            single.append({name: known[name][alone] for name in detector.together.learnt})
     tail = _tail(runs)
     detector.set_priors(
-        joint={name: torch.tensor(value) for name, value in (tail | {"gaps_before": tail["gaps"]}).items()},
-        channel=_features(torch.cat(means), torch.cat(variances)),
+        joint={name: torch.tensor(value) for name, value in (tail | {"gaps_before": tail["gaps"]}).items()}
+        | _pooled(single),
+        channel=_pooled(channels),
     )
     return tail
 
 
-def _channels(field: Tensor, count: Tensor) -> Tensor:
-    """The channels that were ever observed, of all streams: (N, C, width) to (n, width)."""
-    return field[(count > 0).squeeze(-1)]
-
-
-def _features(mean: Tensor, variance: Tensor) -> dict[str, Tensor]:
-    """Mean, and variance within and between channels."""
-    centre = mean.mean(dim=0)
-    return {"feature_mean": centre, "feature_variance": variance.mean(dim=0) + (mean - centre).square().mean(dim=0)}
+def _pooled(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Means over all, and where a mean is pooled, its variance between them added to that within."""
+    pooled: dict[str, Tensor] = {}
+    for name in parts[0] if parts else ():
+        values = torch.cat([part[name] for part in parts])
+        if not len(values):
+            continue
+        pooled[name] = values.mean(dim=0)
+        if name.endswith("variance"):
+            pooled[name] += torch.cat([part[name.replace("variance", "mean")] for part in parts]).var(
+                dim=0, correction=0
+            )
+    return pooled
 
 
 def _tail(runs: Sequence[Run]) -> dict[str, list[float]]:

@@ -49,7 +49,7 @@ def _each(quantity: str) -> list[tuple[str, int]]:
 
 
 # Positive averages, then signed ones; (quantity, half-life).
-_POSITIVE: dict[Profile, list[tuple[str, int]]] = {"light": [*_each("wobble"), *_each("change"), ("energy", 16)]}
+_POSITIVE: dict[Profile, list[tuple[str, int]]] = {"light": [*_each("wobble"), *_each("change"), ("energy", 64)]}
 _POSITIVE["full"] = [*_POSITIVE["light"], *_each("bend")]
 _SIGNED: dict[Profile, list[tuple[str, int]]] = {"light": _each("level")}
 _SIGNED["full"] = [*_SIGNED["light"], *_each("trend"), ("skew", 16), ("skew", 256)]

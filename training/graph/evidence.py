@@ -53,6 +53,7 @@ class Normal(nn.Module):
         super().__init__()
         self.mean, self.variance = f"{of}mean", f"{of}variance"
         self.fields = (Field(self.mean, width), Field(self.variance, width, 1.0))
+        self.names = (self.mean, self.variance)
         self.register_buffer("ones", torch.ones(1, width), persistent=False)
 
     ones: Tensor

@@ -70,6 +70,11 @@ class Joint(nn.Module):
         signs = torch.randint(0, 2, (_TABLE, _MIXTURES), generator=generator) * 2.0 - 1.0
         self.register_buffer("signs", signs, persistent=False)
 
+    @property
+    def learnt(self) -> list[str]:
+        """The fields that a new stream of one target starts from as others ended: calibration pools them."""
+        return [*self.normal.names, self.covariance.field.name]
+
     def forward(self, said: Said, rate: Tensor, block: Tensor, flat: Tensor) -> tuple[Together, Tensor, Tensor]:
         """Take one sample; where no target was observed, nothing changes.
 

@@ -51,6 +51,11 @@ class OwnEvidence(nn.Module):
             self.covariance.field,
         )
 
+    @property
+    def learnt(self) -> list[str]:
+        """The fields that a new channel starts from as others ended: calibration pools them."""
+        return [*self.normal.names, *self.errors.names, self.covariance.field.name]
+
     def forward(self, heard: Heard, rate: Tensor, old: dict[str, Tensor]) -> tuple[Own, dict[str, Tensor]]:
         """Take one sample, learning at `rate` (..., 1)."""
         features, averages = self.bank(heard, old)
