@@ -79,10 +79,14 @@ def plot(figure: go.Figure) -> str:
     figure.update_layout(
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 60, "r": 20, "t": 30, "b": 40},
-        legend={"orientation": "h", "y": 1.08},
+        margin={"l": 60, "r": 20, "t": 56 if _has_legend(figure) else 16, "b": 40},
+        legend={"orientation": "h", "yref": "container", "y": 1, "yanchor": "top"},  # above all, titles too
     )
     figure.update_xaxes(gridcolor=_FAINT, zerolinecolor=_FIRM)
-    figure.update_yaxes(gridcolor=_FAINT, zerolinecolor=_FIRM)
+    figure.update_yaxes(gridcolor=_FAINT, zerolinecolor=_FIRM, nticks=6)  # more lie on each other on a log axis
     drawn = figure.to_html(full_html=False, include_plotlyjs=False, config=_CONFIG)
     return f'<div class="plot">{drawn}</div>'
+
+
+def _has_legend(figure: go.Figure) -> bool:
+    return figure.layout.showlegend is not False and sum(trace.showlegend is not False for trace in figure.data) > 1
