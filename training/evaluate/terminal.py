@@ -43,7 +43,7 @@ def _table(result: SuiteResult) -> Table:
     table.add_column("method", no_wrap=True)
     table.add_column(f"{result.lead} [95 %]", justify="right", no_wrap=True)
     for name in (*dict.fromkeys(further), *families):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     for row in shown:
         cells = [_ranged(row.figures.get(result.lead))]
         cells += [number(row.figures[name].mean) if name in row.figures else "" for name in dict.fromkeys(further)]
