@@ -118,7 +118,7 @@ def _pooled(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         if not len(values):
             continue
         pooled[name] = values.mean(dim=0)
-        if name.endswith("variance"):
+        if name.endswith("_variance"):
             pooled[name] += torch.cat([part[name.replace("variance", "mean")] for part in parts]).var(
                 dim=0, correction=0
             )
