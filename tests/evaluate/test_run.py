@@ -24,6 +24,7 @@ from training.evaluate.results import OURS, SuiteResult
 from training.evaluate.run import Options, evaluate
 from training.evaluate.verdict import Verdict, recall
 from training.evaluate.workers import Crew, advance
+from training.synthetic.stationary import KINDS
 
 pytest.importorskip("onnxruntime")
 
@@ -301,6 +302,18 @@ def test_the_command_leaves_table_summary_and_report(tmp_path: Path) -> None:
     assert [suite["suite"] for suite in summary["suites"]] == ["tsb-ad-u", "ucr"]
     assert "001_UCR_id_1_Medical" in (out / "report.html").read_text()
     assert not list(out.glob("*.partial"))
+
+
+def test_promises_need_no_data(tmp_path: Path) -> None:
+    """`--suite calibration` draws its own streams: every kind and promise in the table and in calibration.csv."""
+    arguments = ("--bundle", made_up.ANY, "--output", tmp_path, "--jobs", 1, "--samples", 200)
+    said = call("--suite", "calibration", *arguments)
+    assert said.exit_code == 0  # type: ignore[attr-defined]
+    with (tmp_path / "calibration.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["kind"] for row in rows} == set(KINDS)
+    assert {"2 nines, early", "1 a day at 10 s"} <= {row["promise"] for row in rows}
+    assert f"of {len(rows)} promises kept" in said.stdout  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

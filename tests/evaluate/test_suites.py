@@ -172,6 +172,14 @@ def test_a_broken_npz_is_refused_with_its_reason(
         raise error
 
 
+def test_a_file_of_a_header_alone_is_refused(tmp_path: Path) -> None:
+    """No rows, no case; the message says so."""
+    made_up.tsb_ad_csv(tmp_path).write_text("Data,Label\n")
+    cases, ((_, error),) = SUITES["tsb-ad-u"].load(tmp_path)
+    assert not cases
+    assert "rows: expected at least one, got none" in str(error)
+
+
 def test_empty_cells_are_missing_and_refused_rows_are_found(tmp_path: Path) -> None:
     """An empty cell is NaN; the daemon would refuse a row with nothing in it, one infinite, one of a time again."""
     path = made_up.tsb_ad_csv(tmp_path)

@@ -9,19 +9,20 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeAlias, cast, get_args
 
 import typer
+from rich.console import Console
 
 from detector.errors import ConfigurationError
 
 Split: TypeAlias = Literal["dev", "validation"]
 Roles: TypeAlias = Literal["auto", "declared"]
 
-_ALL, _WINDOWED = "all", "windowed-lstm"
+_ALL, _CALIBRATION, _WINDOWED = "all", "calibration", "windowed-lstm"
 
 
 def evaluate(
     suite: Annotated[
         list[str],
-        typer.Option("--suite", help="Suite, or all; docs/evaluate.md lists them. May be given again."),
+        typer.Option("--suite", help="Suite, all or calibration; docs/evaluate.md lists them. May be given again."),
     ],
     data: Annotated[
         Path | None, typer.Option("--data", help="Folder of the suite, or the one that holds them all.")
@@ -42,6 +43,9 @@ def evaluate(
     roles: Annotated[
         str, typer.Option("--roles", help="auto, or declared: tell the graph which channel is the target.")
     ] = "auto",
+    samples: Annotated[
+        int, typer.Option("--samples", min=200, help="Of each stream; for the suite calibration alone.")
+    ] = 300_000,
     fresh: Annotated[bool, typer.Option("--fresh", help="Compute again what an earlier run left.")] = False,
 ) -> None:
     """Measure a bundle on public suites, with floors and published figures beside it."""
@@ -53,17 +57,18 @@ def evaluate(
     from training.evaluate.terminal import console, show
     from training.progress import Progress
 
-    _check("--suite", suite, [*SUITES, _ALL])
+    _check("--suite", suite, [*SUITES, _ALL, _CALIBRATION])
     _check("--with", baselines or (), [_WINDOWED])
     _check("--split", [split] if split else (), get_args(Split))
     _check("--roles", [roles], get_args(Roles))
-    if data is None:
-        raise ConfigurationError(
-            "--data", "is needed", expected="the folder of the suite, or the one that holds them all"
-        )
-    below = [name for name, each in SUITES.items() if each.is_below(data)]
+    named = [name for name in suite if name != _CALIBRATION]
+    if named and data is None:
+        expected = "the folder of the suite, or the one that holds them all"
+        raise ConfigurationError("--data", "is needed", expected=expected)
+    data = data or Path()
+    below = [name for name, each in SUITES.items() if each.is_below(data)] if _ALL in suite else []
     options = Options(
-        suites=tuple(dict.fromkeys(each for name in suite for each in (below if name == _ALL else [name]))),
+        suites=tuple(dict.fromkeys(each for name in named for each in (below if name == _ALL else [name]))),
         data=data,
         bundle=bundle,
         windowed_lstm=bool(baselines),
@@ -75,13 +80,27 @@ def evaluate(
         roles=cast(Roles, roles),
         fresh=fresh,
     )
-    out, results, known = console(), [], facts(options, open_bundle(bundle))
+    opened = open_bundle(bundle)
+    out, results, known = console(), [], facts(options, opened)
     for name in options.suites:  # told one by one: what was found stays when a later one is interrupted
         with Progress() as progress:
             results += run(replace(options, suites=(name,)), progress)
         show(out, results[-1])
         write(output, results, known)
-    out.print(f"report: {output / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+        out.print(f"report: {output / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+    if _CALIBRATION in suite:
+        _calibration(out, opened.path, output, options.jobs, samples)
+
+
+def _calibration(out: Console, bundle: Path, output: Path, jobs: int, samples: int) -> None:
+    """Hold the bundle to its promises, on streams of our own."""
+    from training.evaluate.promises import promises, show, write
+    from training.progress import Progress
+
+    with Progress() as progress:
+        rows = promises(bundle, progress, jobs=jobs, samples=samples)
+    show(out, rows)
+    write(output / "calibration.csv", rows)
 
 
 def _check(option: str, given: Sequence[str], known: Sequence[str]) -> None:

@@ -61,6 +61,8 @@ class Suite:
         for path in self.files(self.folder(data)):
             try:
                 case = self.read(path)
+                if not len(case):
+                    raise InputError(path, "rows", expected="at least one", got="none")
             except InputError as error:
                 refused.append((path.name, error))
                 continue
