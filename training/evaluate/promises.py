@@ -1,4 +1,4 @@
-"""`--suite calibration`: what scores and budgets promise and what comes, the work shared out by kind of stream."""
+"""`--suite calibration`: what scores and budgets promise beside what comes, the work shared out by kind."""
 
 from __future__ import annotations
 
@@ -22,22 +22,33 @@ _ADVANCE_EVERY = 100  # samples between two words on progress
 
 class _Task(NamedTuple):
     bundle: Path
-    kind: str
+    kinds: tuple[str, ...]
     seeds: int
     samples: int
 
 
 def promises(bundle: Path, progress: Progress, *, jobs: int, samples: int, seeds: int = 16) -> list[Row]:
-    """Hold a bundle to its promises, each kind of streams in a process of its own; in the order of the kinds."""
-    work = [_Task(bundle, kind, seeds, samples) for kind in KINDS]
-    with Crew(min(jobs, len(work)), progress.bar("calibration", samples * len(work))) as crew:
-        found = dict(crew.map(_of_kind, work))
-    return [row for kind in KINDS for row in found[kind]]
+    """Hold a bundle to its promises; kinds of streams walk side by side, dealt to so many processes.
+
+    Args:
+        bundle: Its file.
+        progress: Shows a bar over the samples.
+        jobs: Processes.
+        samples: Of each stream.
+        seeds: Streams of each kind.
+
+    Returns:
+        Kind by kind; the same for any number of processes.
+    """
+    kinds, jobs = tuple(KINDS), min(jobs, len(KINDS))
+    work = [_Task(bundle, kinds[job::jobs], seeds, samples) for job in range(jobs)]
+    with Crew(jobs, progress.bar("calibration", samples * jobs)) as crew:
+        rows = [row for found in crew.map(_of_kinds, work) for row in found]
+    return sorted(rows, key=lambda row: kinds.index(row.kind))  # a sort is stable: promises stay in their order
 
 
-def _of_kind(task: _Task) -> tuple[str, list[Row]]:
-    bundle = read_bundle(task.bundle)
-    return task.kind, calibration_table(bundle, task.seeds, task.samples, progress=_watch, kinds=[task.kind])
+def _of_kinds(task: _Task) -> list[Row]:
+    return calibration_table(read_bundle(task.bundle), task.seeds, task.samples, progress=_watch, kinds=task.kinds)
 
 
 def _watch(samples: Sequence[int]) -> Iterator[int]:
