@@ -48,7 +48,9 @@ def promises(bundle: Path, progress: Progress, *, jobs: int, samples: int, seeds
 
 
 def _of_kinds(task: _Task) -> list[Row]:
-    return calibration_table(read_bundle(task.bundle), task.seeds, task.samples, progress=_watch, kinds=task.kinds)
+    bundle = read_bundle(task.bundle)
+    rows: list[Row] = calibration_table(bundle, task.seeds, task.samples, progress=_watch, kinds=task.kinds)
+    return rows
 
 
 def _watch(samples: Sequence[int]) -> Iterator[int]:
