@@ -285,6 +285,7 @@ def call(*arguments: object) -> object:
 
 def test_the_command_leaves_table_summary_and_report(tmp_path: Path) -> None:
     """One command: the table on the terminal; results.csv, summary.json and report.html in the folder."""
+    pytest.importorskip("plotly")
     out = tmp_path / "out"
     made_up.tsb_ad(tmp_path / "tsb_ad" / "U")
     made_up.ucr(tmp_path / "ucr")
@@ -306,6 +307,7 @@ def test_the_command_leaves_table_summary_and_report(tmp_path: Path) -> None:
 
 def test_promises_need_no_data(tmp_path: Path) -> None:
     """`--suite calibration` draws its own streams: every kind and promise in the table and in calibration.csv."""
+    pytest.importorskip("plotly")
     arguments = ("--bundle", made_up.ANY, "--output", tmp_path, "--jobs", 1, "--samples", 200)
     said = call("--suite", "calibration", *arguments)
     assert said.exit_code == 0  # type: ignore[attr-defined]
@@ -327,5 +329,6 @@ def test_promises_need_no_data(tmp_path: Path) -> None:
 )
 def test_a_wrong_word_is_refused_with_those_that_are_known(arguments: tuple[str, ...], message: str) -> None:
     """Wrong usage names what there is."""
+    pytest.importorskip("plotly")
     with pytest.raises(ConfigurationError, match=message):
         call(*arguments)

@@ -16,6 +16,7 @@ from typing import Any
 from detector import __version__, versions
 from detector.model.bundle import Bundle
 from training.evaluate.measures.bootstrap import Interval
+from training.evaluate.report import write_report
 from training.evaluate.results import OURS, CaseResult, SuiteResult
 from training.evaluate.run import Options
 
@@ -24,8 +25,6 @@ _FACTS = ("suite", "family", "case", "split", "rows", "channels", "events", "met
 
 def write(folder: Path, results: Sequence[SuiteResult], facts: dict[str, Any]) -> None:
     """Write the three files."""
-    from training.evaluate.report import write_report  # plotly takes a second
-
     folder.mkdir(parents=True, exist_ok=True)
     _write_rows(folder / "results.csv", results)
     summary = {**facts, "suites": [_summary(result) for result in results]}
