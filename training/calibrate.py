@@ -34,7 +34,7 @@ _FEW = 20  # clusters; with fewer above the threshold a lower one is looked at
 _NINES = tuple(step / 2 for step in range(1, 13))
 _PERIOD_S = 60.0  # a detector for any period is calibrated as if for one sample a minute
 _DAY_S = 86_400.0
-_THRESHOLDS = (1.5, 12.0)  # nines; decide's limits
+_THRESHOLDS = (0.5, 12.0)  # nines; decide's limits
 _ENOUGH = 2.0  # times that a stream is to reach a level before it tells where that is
 _GAPS = (0.02, 1.5)  # ln u; between levels of a new stream
 
