@@ -77,7 +77,7 @@ class Plain:
         return float(self.how.thresholds(np.array([self.mean]), *counts, np.array([self.correction]))[0])
 
     def _low_below(self, threshold: float) -> float:
-        return max(threshold - self.how.hysteresis_nines, threshold * 0.5)
+        return max(threshold - self.how.hysteresis_nines, threshold * (1 / 3))
 
     def _watch(self, sample: S, threshold: float) -> list[Said]:
         is_low, is_strange = self.score < self._low_below(threshold), self.score >= threshold

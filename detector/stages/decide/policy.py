@@ -33,7 +33,7 @@ _RATE_MEMORY = 100_000  # samples; the mean elapsed forgets beyond, so that a st
 _LONGEST_ELAPSED = 100.0  # means; one long gap counts for at most so many, else it would lower the threshold for days
 _MOST_CORRECTION = 2.0  # nines, either way
 _FIRST_STEP, _LEAST_STEP = 0.43, 0.05  # nines; the former is an e-fold, as 10 ** -nines falls
-_LEAST_LOW = 0.5  # of the threshold; an anomaly over a low one could else hardly end
+_LEAST_LOW = 1 / 3  # of the threshold; an anomaly over a low one could else hardly end
 _LARGEST_CLUSTER = 10.0  # times the bundle's; an anomaly of more strange samples is taken for a true one
 _LONGEST_S = 1e9  # 31 years; more would not fit an int64 of nanoseconds beside an event time
 
