@@ -3,8 +3,11 @@
 The running scale has no weights, so every stream goes through it once, beforehand. Then, epoch after epoch: many
 streams side by side, T samples at a time; the hidden state goes on from chunk to chunk and its gradient is cut there.
 The loss is the pinball loss of the quantiles of the next sample, per channel, in units of the running change scale;
-what is missing or padding does not count. After each epoch the later span of every stream is forecast; training stops
-when that has not become better for a while, and the best weights are put back.
+what is missing or padding does not count. Its *geometric* mean over the streams is made smaller: ten percent less of
+a small error are worth as much as ten percent less of a large one, or noise, where nothing can be learnt, would
+drown what can be foretold to a hundredth of a change. After each epoch the later span of every stream is forecast;
+training stops when that has not become better for a while, and the best weights are put back: perhaps those that it
+started from.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from training.progress import Progress
 from training.settings import FitSettings
 from training.spans import Span, batches, side_by_side, standardise
 
+_LEAST = 3e-3  # change scales; a loss below it is as good as none
 _FAR = 100.0  # change scales; how far off a target may count: one jump after a constant stretch is a million
 
 
@@ -49,6 +53,7 @@ class Fitted:
     """How training went; the detector itself holds the best weights."""
 
     epochs: list[Epoch]
+    """The first, number 0, is how good the forecaster was before."""
     best: Epoch
     persistence_loss: float
     """Loss of the last value as a forecast, with the constant quantiles of its errors: the floor to beat."""
@@ -72,14 +77,17 @@ def fit(detector: Detector, series: Sequence[Series], zone: str, settings: FitSe
     optimiser = torch.optim.AdamW(
         forecaster.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.epochs, settings.learning_rate / 20)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.epochs + 1, settings.learning_rate / 20)
     progress.says(f"persistence: validation loss {floor:.4f}")
     epochs: list[Epoch] = []
     best, weights = None, forecaster.state_dict()
-    for number in progress.over("training")(range(1, settings.epochs + 1)):
+    for number in progress.over("training")(range(settings.epochs + 1)):
         started = time.perf_counter()
-        train_loss, norms = _pass(forecaster, levels, optimiser, train, rng, settings)
-        schedule.step()
+        if number:
+            train_loss, norms = _pass(forecaster, levels, optimiser, train, rng, settings)
+            schedule.step()
+        else:
+            train_loss, norms = validate(forecaster, levels, train, settings), torch.zeros(1)
         loss = validate(forecaster, levels, validation, settings)
         epochs.append(_epoch(number, train_loss, loss, norms, settings.clip_norm, time.perf_counter() - started))
         progress.says(_line(epochs[-1]))
@@ -103,19 +111,37 @@ def _pass(
     norms, lost, counted = [], 0.0, 0
     for batch in map(side_by_side, batches(spans, settings.batch, rng)):
         hidden = forecaster.initial_hidden(len(batch.target), batch.target.shape[2])
+        usual = _Usual()
         for chunk in batch.chunks(settings.chunk):
             quantiles, hidden = forecaster.unroll(chunk.inputs, chunk.query, chunk.observed, hidden)
             if count := int(chunk.counted.sum()):
-                loss = pinball(quantiles, chunk, levels)
+                losses = pinball(quantiles, chunk, levels).sum(dim=1)
+                weights = 1 / usual.of(losses.detach(), chunk.counted.sum(dim=1))
                 optimiser.zero_grad()
-                (loss / count).backward()
+                ((weights * losses).sum() / count).backward()
                 norms.append(clip_grad_norm_(forecaster.parameters(), settings.clip_norm))
                 optimiser.step()
-                lost, counted = lost + loss.item(), counted + count
+                lost, counted = lost + losses.sum().item(), counted + count
             hidden = hidden.detach()  # the memory goes on, the gradient ends here
     if not np.isfinite(lost):
         raise TidewardenError("fit", "the loss is no longer finite", hint="lower fit.learning_rate or fit.clip_norm")
     return lost / counted, torch.stack(norms)
+
+
+class _Usual:
+    """How large the loss of each stream and channel has been in this pass.
+
+    A loss in units of that has the gradient of its logarithm: this is what makes the mean a geometric one.
+    """
+
+    def __init__(self) -> None:
+        self.lost: Tensor | float = 0.0
+        self.counted: Tensor | float = 0.0
+
+    def of(self, lost: Tensor, counted: Tensor) -> Tensor:
+        """Add the sums (N, C) of a chunk; the mean loss so far (N, C)."""
+        self.lost, self.counted = self.lost + lost, self.counted + counted
+        return self.lost / self.counted.clamp(min=1) + _LEAST
 
 
 @torch.no_grad()
@@ -125,12 +151,12 @@ def validate(forecaster: Forecaster, levels: Tensor, spans: Sequence[Span], sett
     for batch in map(side_by_side, batches(spans, settings.batch)):
         hidden = forecaster.initial_hidden(len(batch.target), batch.target.shape[2])
         quantiles, _ = forecaster.unroll(batch.inputs, batch.query, batch.observed, hidden)
-        lost, counted = lost + pinball(quantiles, batch, levels).item(), counted + int(batch.counted.sum())
+        lost, counted = lost + pinball(quantiles, batch, levels).sum().item(), counted + int(batch.counted.sum())
     return lost / counted
 
 
 def pinball(quantiles: Tensor, span: Span, levels: Tensor) -> Tensor:
-    """Sum over counted cells of the mean pinball loss over quantiles. Koenker and Bassett 1978.
+    """Mean pinball loss over quantiles of each cell, 0 where it does not count. Koenker and Bassett 1978.
 
     Args:
         quantiles: (..., Q) forecast.
@@ -139,7 +165,7 @@ def pinball(quantiles: Tensor, span: Span, levels: Tensor) -> Tensor:
     """
     error = span.target.clamp(-_FAR, _FAR)[..., None] - quantiles
     loss = torch.maximum(levels * error, (levels - 1) * error).mean(dim=-1)
-    return torch.where(span.counted, loss, 0.0).sum()
+    return torch.where(span.counted, loss, 0.0)
 
 
 @torch.no_grad()
@@ -148,7 +174,7 @@ def persistence_loss(levels: Tensor, train: Sequence[Span], validation: Sequence
     errors = torch.cat([span.target[span.counted] for span in train])
     errors = errors[:: max(1, len(errors) // 1_000_000)]  # torch sorts at most 16 million at once
     quantiles = torch.quantile(errors.double(), levels.double()).float()
-    lost = sum(pinball(quantiles.expand(*span.target.shape, -1), span, levels).item() for span in validation)
+    lost = sum(pinball(quantiles.expand(*span.target.shape, -1), span, levels).sum().item() for span in validation)
     return lost / sum(int(span.counted.sum()) for span in validation)
 
 

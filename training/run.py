@@ -32,7 +32,8 @@ from typing import Any
 
 import torch
 
-from detector.errors import InputError
+from detector import bundles
+from detector.errors import ConfigurationError, InputError
 from detector.model.bundle import read_bundle
 from training.calibrate import Calibration, calibrate
 from training.data.load import History, load_history
@@ -43,6 +44,11 @@ from training.graph.detector import Detector, DetectorShape
 from training.progress import Progress
 from training.report import write_report
 from training.settings import TrainSettings, dump
+
+UNIVERSAL = Path(bundles.__file__).parent / "default.pt"
+"""The weights of the universal bundle, beside it: what `start: default` starts from."""
+
+_BUILD = ("mode", "cell", "layers", "hidden", "readout")  # what two forecasters must have in common
 
 
 def train(settings: TrainSettings, progress: Progress) -> Path:
@@ -60,6 +66,8 @@ def train(settings: TrainSettings, progress: Progress) -> Path:
         )
         torch.manual_seed(settings.fit.seed)
         detector = Detector(shape_of(settings, history))
+        if settings.model.start:
+            start_from(detector, settings.model.start)
         fitted = fit(detector, history.series, settings.data.time_zone, settings.fit, progress)
         calibration = calibrate(detector, history.series, settings, progress)
         metadata = describe(settings, history, calibration)
@@ -82,8 +90,33 @@ def shape_of(settings: TrainSettings, history: History) -> DetectorShape:
         channels=channels,
         units=tuple(units) if units else None,
         period_s=history.period_s,
-        **settings.model.model_dump(),
+        **settings.model.model_dump(exclude={"start"}),
     )
+
+
+def start_from(detector: Detector, start: str) -> None:
+    """Give the detector the forecaster of another run.
+
+    Args:
+        detector: Its forecaster ends with the weights found.
+        start: `default` or the path of a weights.pt.
+
+    Raises:
+        ConfigurationError: the two forecasters are not built alike.
+        InputError: the file is not what `train` writes.
+    """
+    saved = _saved(UNIVERSAL if start == "default" else Path(start))
+    own = detector.shape.as_dict()
+    for key in _BUILD:
+        if saved["shape"].get(key) != own[key]:
+            built = f"{key} {saved['shape'].get(key)}, as the start has it"
+            raise ConfigurationError("model", key, expected=built, got=own[key], hint="or leave model.start out")
+    prefix = "forecaster."
+    weights = {name.removeprefix(prefix): w for name, w in saved["weights"].items() if name.startswith(prefix)}
+    try:
+        detector.forecaster.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ConfigurationError("model", "start", expected="a forecaster built like this one", got=error) from error
 
 
 def describe(settings: TrainSettings, history: History, calibration: Calibration) -> dict[str, Any]:
@@ -127,15 +160,25 @@ def export_weights(weights: Path, bundle: Path) -> Path:
     Raises:
         InputError: the file is not what `train` writes.
     """
+    saved = _saved(weights)
+    try:
+        detector = Detector(DetectorShape(**saved["shape"]))
+        detector.load_state_dict(saved["weights"])
+    except (RuntimeError, TypeError) as error:
+        raise InputError(weights, "cannot be read", expected="weights.pt of a run", got=error) from error
+    return export(detector, bundle, name=saved["name"], version=saved["version"], metadata=saved["metadata"])
+
+
+def _saved(weights: Path) -> dict[str, Any]:
     if not zipfile.is_zipfile(weights):  # torch raises whatever comes to its mind
         raise InputError(weights, "cannot be read", expected="weights.pt of a run")
     try:
-        saved = torch.load(weights, weights_only=True)
-        detector = Detector(DetectorShape(**saved["shape"]))
-        detector.load_state_dict(saved["weights"])
-    except (OSError, KeyError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
+        saved: dict[str, Any] = torch.load(weights, weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise InputError(weights, "cannot be read", expected="weights.pt of a run", got=error) from error
-    return export(detector, bundle, name=saved["name"], version=saved["version"], metadata=saved["metadata"])
+    if missing := {"name", "version", "metadata", "shape", "weights"} - set(saved):
+        raise InputError(weights, "cannot be read", expected="weights.pt of a run", got=f"no {sorted(missing)}")
+    return saved
 
 
 def _save(path: Path, detector: Detector, settings: TrainSettings, metadata: dict[str, Any]) -> None:

@@ -105,8 +105,11 @@ class ModelSettings(_Section):
     """Cells on top of each other."""
     hidden: Annotated[int, Field(ge=1, le=1024)] = 32
     """Hidden units of each."""
-    readout: Annotated[int, Field(ge=0, le=256)] = 32
+    readout: Annotated[int, Field(ge=0, le=128)] = 32
     """Features of the readout that each stream learns for itself while it runs; 0 is none. For `mode: any`."""
+    start: str | None = None
+    """Where the forecaster's weights start: `default` for the universal bundle's, or the weights.pt of another run;
+    null starts from chance. Mode, cell, layers, hidden and readout must be those of the start."""
     warm_up: Annotated[int, Field(ge=8)] = 128
     """Samples of a new stream during which the score is 0."""
     band_level: Annotated[float, Field(gt=0.5, lt=1)] = 0.98
@@ -116,8 +119,8 @@ class ModelSettings(_Section):
 class FitSettings(_Section):
     """Truncated back-propagation through time."""
 
-    epochs: Count = 30
-    """Most passes over the data."""
+    epochs: Annotated[int, Field(ge=0)] = 30
+    """Most passes over the data; 0 leaves the weights as they start, and only calibrates and exports."""
     chunk: Annotated[int, Field(ge=2)] = 64
     """T: samples between two cuts of the gradient; the hidden state is carried across."""
     batch: Count = 32

@@ -42,10 +42,12 @@ def waves(streams: int = 6, samples: int = 400, channels: int = 1, missing: floa
     return found
 
 
-def detector(cell: str = "gru", mode: str = "any", channels: int = 1, layers: int = 1) -> Detector:
+def detector(cell: str = "gru", mode: str = "any", channels: int = 1, layers: int = 1, readout: int = 8) -> Detector:
     torch.manual_seed(0)
     names = tuple(f"c{c}" for c in range(channels)) if mode == "fixed" else None
-    return Detector(DetectorShape(mode=mode, channels=names, cell=cell, layers=layers, hidden=8, period_s=1.0))
+    return Detector(
+        DetectorShape(mode=mode, channels=names, cell=cell, layers=layers, hidden=8, readout=readout, period_s=1.0)
+    )
 
 
 def trained(settings: FitSettings = SETTINGS) -> tuple[Detector, fitting.Fitted]:
@@ -57,8 +59,8 @@ def trained(settings: FitSettings = SETTINGS) -> tuple[Detector, fitting.Fitted]
 @pytest.mark.parametrize(("mode", "cell", "layers"), [("any", "gru", 1), ("any", "lstm", 2), ("fixed", "gru", 3)])
 def test_memory_goes_on_across_chunks(mode: str, cell: str, layers: int, missing: float) -> None:
     """Forecasts chunk by chunk are those of the whole stretch at once; without the hidden state they are not."""
-    made = detector(cell, mode, 3, layers)
-    torch.nn.init.normal_(made.forecaster.head.weight)
+    made = detector(cell, mode, 3, layers).eval()
+    torch.nn.init.normal_(made.forecaster.head.weight, std=0.3)
     train, _ = standardise(made, waves(channels=3, missing=missing), "UTC", SETTINGS)
     batch = side_by_side(train)
     start = made.forecaster.initial_hidden(*batch.target[:, 0].shape)
@@ -69,7 +71,7 @@ def test_memory_goes_on_across_chunks(mode: str, cell: str, layers: int, missing
         parts.append(part)
         forgetful.append(made.forecaster.unroll(chunk.inputs, chunk.query, chunk.observed, start)[0])
     counted = batch.counted
-    torch.testing.assert_close(torch.cat(parts, dim=1)[counted], whole[counted], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(torch.cat(parts, dim=1)[counted], whole[counted], rtol=3e-3, atol=3e-3)
     assert not torch.allclose(torch.cat(forgetful, dim=1)[counted], whole[counted], rtol=1e-2, atol=1e-2)
 
 
@@ -105,7 +107,7 @@ def test_training_beats_persistence() -> None:
 
 def test_the_best_weights_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training stops after `patience` epochs without gain, and ends with the weights of the best one."""
-    losses = iter([3.0, 1.0, 2.0, 1.5, 0.1])
+    losses = iter([9.0, 9.0, 3.0, 1.0, 2.0, 1.5, 0.1])  # of the start on both spans, then of each epoch
     kept: list[dict[str, torch.Tensor]] = []
 
     def told(forecaster, *_: object) -> float:
@@ -114,9 +116,9 @@ def test_the_best_weights_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(fitting, "validate", told)
     made, fitted = trained(SETTINGS.model_copy(update={"epochs": 9, "patience": 2}))
-    assert [epoch.epoch for epoch in fitted.epochs] == [1, 2, 3, 4]
+    assert [epoch.epoch for epoch in fitted.epochs] == [0, 1, 2, 3, 4]
     assert fitted.best.epoch == 2
-    assert all(torch.equal(kept[1][name], tensor) for name, tensor in made.forecaster.state_dict().items())
+    assert all(torch.equal(kept[3][name], tensor) for name, tensor in made.forecaster.state_dict().items())
 
 
 def test_validation_is_later_and_never_trained_on() -> None:
@@ -133,8 +135,8 @@ def test_missing_and_padding_do_not_count() -> None:
     span = Span(*(torch.zeros(2, 5, 1, 1),) * 2, torch.randn(2, 5, 1), *(torch.rand(2, 5, 1) > 0.4,) * 2)
     other = Span(span.inputs, span.query, torch.where(span.counted, span.target, 1e6), span.observed, span.counted)
     quantiles, levels = torch.randn(2, 5, 1, 3), torch.tensor([0.1, 0.5, 0.9])
-    assert pinball(quantiles, span, levels) == pinball(quantiles, other, levels)
-    assert pinball(quantiles, span, levels) > 0
+    assert torch.equal(pinball(quantiles, span, levels), pinball(quantiles, other, levels))
+    assert pinball(quantiles, span, levels).sum() > 0
 
 
 def test_pinball_is_least_at_the_quantiles() -> None:
@@ -143,9 +145,9 @@ def test_pinball_is_least_at_the_quantiles() -> None:
     levels = torch.tensor([0.1, 0.5, 0.9])
     everything = Span(*(torch.zeros(4000, 1, 1),) * 2, y, *(torch.ones(4000, 1, dtype=torch.bool),) * 2)
     quantiles = torch.quantile(y.flatten(), levels)
-    best = pinball(quantiles.expand(4000, 1, 3), everything, levels)
+    best = pinball(quantiles.expand(4000, 1, 3), everything, levels).sum()
     for shift in ([0.2, 0, 0], [0, -0.2, 0], [0, 0, 0.2], [-0.2, 0, 0]):
-        assert pinball((quantiles + torch.tensor(shift)).expand(4000, 1, 3), everything, levels) > best
+        assert pinball((quantiles + torch.tensor(shift)).expand(4000, 1, 3), everything, levels).sum() > best
 
 
 def test_batches_hold_every_span_once() -> None:
@@ -167,16 +169,37 @@ def test_a_long_stream_is_trained_in_segments() -> None:
 
 def test_losses_are_comparable() -> None:
     """An untrained forecaster is about as good as persistence: both losses are in the same units."""
-    made = detector()
+    made = detector(readout=0)
     levels = torch.tensor(made.shape.quantile_levels)
     train, validation = standardise(made, waves(), "UTC", SETTINGS)
     floor = persistence_loss(levels, train, validation)
     assert floor == pytest.approx(validate(made.forecaster, levels, validation, SETTINGS), rel=0.3)
 
 
+def test_a_start_that_cannot_be_bettered_is_kept() -> None:
+    """Where training only harms, the weights at the end are those of the start; so they are after no epoch at all."""
+    for changes in ({"learning_rate": 3.0, "clip_norm": 1e3}, {"epochs": 0}):
+        made = detector()
+        before = {name: tensor.clone() for name, tensor in made.forecaster.state_dict().items()}
+        fitted = fit(made, waves(), "UTC", SETTINGS.model_copy(update=changes), quiet())
+        assert fitted.best.epoch == 0
+        assert all(torch.equal(before[name], tensor) for name, tensor in made.forecaster.state_dict().items())
+
+
+def test_small_losses_count_as_much_as_large_ones() -> None:
+    """Gradients of two streams, one of which is foretold a hundred times better, are of like size."""
+    scale = torch.tensor([[1.0], [0.01]], requires_grad=True)
+    usual = fitting._Usual()
+    losses = (scale * torch.ones(2, 1)) * 50  # sums over 50 samples
+    (losses / usual.of(losses.detach(), torch.full((2, 1), 50))).sum().backward()
+    relative = (scale.grad * scale.detach()).flatten()
+    assert relative[1] == pytest.approx(relative[0], rel=0.5)
+    assert scale.grad[1] > 50 * scale.grad[0]
+
+
 def test_a_loss_that_is_not_finite_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training that diverges says so instead of shipping what is left."""
-    monkeypatch.setattr(fitting, "pinball", lambda quantiles, *_: quantiles.sum() * float("nan"))
+    monkeypatch.setattr(fitting, "pinball", lambda quantiles, *_: quantiles[..., 0] * float("nan"))
     with pytest.raises(fitting.TidewardenError, match="no longer finite"):
         trained()
 

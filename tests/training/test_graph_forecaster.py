@@ -15,7 +15,7 @@ from training.graph.forecaster import Forecast
 
 SHAPES = {
     f"{mode}-{cell}-{layers}": DetectorShape(
-        mode=mode, channels=("a", "b", "c") if mode == "fixed" else None, cell=cell, layers=layers, hidden=6
+        mode=mode, channels=("a", "b", "c") if mode == "fixed" else None, cell=cell, layers=layers, hidden=6, readout=8
     )
     for mode in ("any", "fixed")
     for cell in ("gru", "lstm")
@@ -59,8 +59,8 @@ def test_unroll_and_prepare_are_step(detector: Detector, stretch: tuple[torch.Te
     unrolled = torch.cat(chunks, dim=1)
 
     stepped, rows = _step_by_step(detector, stretch)
-    torch.testing.assert_close(unrolled, stepped, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(hidden.squeeze(), detector.fields(rows)["hidden"].squeeze(), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(unrolled, stepped, rtol=3e-3, atol=3e-3)
+    torch.testing.assert_close(hidden.squeeze(), detector.fields(rows)["hidden"].squeeze(), rtol=3e-3, atol=3e-3)
 
 
 def _step_by_step(detector: Detector, stretch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -96,9 +96,9 @@ def test_quantiles_never_cross(detector: Detector, stretch: tuple[torch.Tensor, 
 
 
 def test_an_untrained_forecast_is_persistence() -> None:
-    """Before training a forecast is the last value, with a band of a few change scales."""
+    """Before anybody has learnt, a forecast is the last value, with a band of a few change scales."""
     torch.manual_seed(0)
-    detector = Detector(DetectorShape(hidden=8))
+    detector = Detector(DetectorShape(hidden=8, readout=0))
     values = torch.randn(2, 100, 1, dtype=torch.float64).cumsum(dim=1)
     prepared = detector.prepare(values, torch.ones(2, 100, 1), torch.ones(2, 100), torch.zeros(2, 100, 4))
     hidden = detector.forecaster.initial_hidden(2, 1)

@@ -116,8 +116,8 @@ class SharedForecaster(Forecaster):
         super().__init__()
         self.cell = cell(HEARD + TIMING + _LINE, hidden, layers)
         self.head = nn.Linear(hidden + _LINE + TIMING, _HEAD)
-        self.readout = Readout(hidden + _LINE, readout)
-        self._parts = [self.cell.state_width, _LINE, self.readout.state_width]
+        self.readout = Readout(hidden + _LINE, readout) if readout else None
+        self._parts = [self.cell.state_width, _LINE, self.readout.state_width if self.readout else 0]
         self.hidden_width = sum(self._parts)
         _start_as_persistence(self.head)
 
@@ -134,7 +134,7 @@ class SharedForecaster(Forecaster):
         state, line, own = hidden.split(self._parts, dim=-1)
         memory = torch.cat([self.cell.output(state), line], dim=-1)
         forecast = _forecast(self.head(torch.cat([memory, timing], dim=-1)), *(lever.flatten(0, 1) for lever in levers))
-        if self.readout.width:
+        if self.readout:
             phi = self.readout.phi(memory)
             forecast = forecast.moved(self.readout.correction(phi, own))
             outcome, rate = inputs[..., HEARD:], inputs[..., _YOUTH : _YOUTH + 1] ** 2
@@ -147,7 +147,7 @@ class SharedForecaster(Forecaster):
 
     def unroll(self, inputs: Tensor, query: Tensor, mask: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """T samples; see `Forecaster.unroll`."""
-        N, T, C, _ = inputs.shape
+        N, _, C, _ = inputs.shape
         inputs, query, mask = (one.transpose(1, 2).flatten(0, 1) for one in (inputs, query, mask))  # (M, T, ...)
         timing, levers = query.split([TIMING, LEVERS], dim=-1)
         state, line, own = hidden.flatten(0, 1).split(self._parts, dim=-1)
@@ -159,7 +159,7 @@ class SharedForecaster(Forecaster):
         memory = torch.cat([outputs, lines], dim=-1)  # after 0, 1, ... observed samples
         asked = torch.cat([walk.before(memory), timing], dim=-1)
         forecast = _forecast(self.head(asked), *levers.split(1, dim=-1))
-        if self.readout.width:
+        if self.readout:
             phi = self.readout.phi(memory)
             wanted = torch.cat([inputs[..., HEARD : HEARD + 1] - forecast.centre, forecast.width], dim=-1).detach()
             target, sigma = walk.observed(wanted).split(1, dim=-1)
@@ -232,7 +232,7 @@ def _start_as_persistence(head: nn.Linear, *, widths: bool = True) -> None:
 
 
 def _lines(heard: Tensor, line: Tensor) -> Tensor:
-    """The line (M, T + 1, _LINE) after 0, 1, ... of T samples, from their levels and changes (M, T, 2), newest first."""
+    """The line (M, T + 1, _LINE) after 0, 1, ... of T samples, from levels and changes (M, T, 2), newest first."""
     levels, changes = line.split([_LEVELS, _CHANGES], dim=-1)
     whole = [
         torch.cat([past.flip(-1), now], dim=-1).unfold(-1, past.shape[-1], 1).flip(-1)

@@ -20,6 +20,7 @@ from detector.records import Float64
 
 _STEPS_A_CYCLE = 40.0  # of an integrated orbit, at least
 _STEPS_A_DELAY = 40  # of a delay system, at least
+_DELAYS = (6.0, 30.0)  # periods; a longer one would not be seen in the last 32 samples
 _SETTLING_CYCLES = 20.0  # until an orbit has found its attractor
 
 Point = tuple[float, ...]
@@ -32,7 +33,7 @@ def mackey_glass(rng: np.random.Generator, t: Float64) -> Float64:
     def rule(x: float, past: float) -> float:
         return birth * past / (1.0 + abs(past) ** steepness) - death * x
 
-    return _read(rng, _delayed(rule, delay, rng.uniform(0.5, 1.3), _log_uniform(rng, 0.3, 2.0), t))
+    return _read(rng, _delayed(rule, delay, rng.uniform(0.5, 1.3), t, _log_uniform(rng, *_DELAYS)))
 
 
 def ikeda(rng: np.random.Generator, t: Float64) -> Float64:
@@ -42,7 +43,7 @@ def ikeda(rng: np.random.Generator, t: Float64) -> Float64:
     def rule(x: float, past: float) -> float:
         return gain * math.sin(past - phase) - x
 
-    return _read(rng, _delayed(rule, delay, rng.uniform(0.1, 2.0), _log_uniform(rng, 0.05, 0.4), t))
+    return _read(rng, _delayed(rule, delay, rng.uniform(0.1, 2.0), t, _log_uniform(rng, *_DELAYS)))
 
 
 def lorenz(rng: np.random.Generator, t: Float64) -> Float64:
@@ -113,13 +114,13 @@ def chaotic_map(rng: np.random.Generator, t: Float64) -> Float64:
     return _read(rng, orbit)
 
 
-DYNAMICS = (mackey_glass, lorenz, mackey_glass, roessler, chaotic_map, ikeda, duffing, mackey_glass, pendulum,
-            van_der_pol)  # fmt: skip
-"""Delays stand in it more often: they need the longest memory."""
+DYNAMICS = (mackey_glass, lorenz, ikeda, mackey_glass, chaotic_map, mackey_glass, roessler, duffing, mackey_glass,
+            ikeda, pendulum, mackey_glass, van_der_pol)  # fmt: skip
+"""Delays stand in it more often: of all laws they are the hardest to find."""
 
 
 def _read(rng: np.random.Generator, orbit: Float64, hidden: int = 0) -> Float64:
-    """One coordinate (T,) of an orbit (T, D) with measurement noise of up to a third of its usual change.
+    """One coordinate (T,) of an orbit (T, D) with measurement noise of up to half of its usual change.
 
     Args:
         rng: Draws the coordinate and the noise.
@@ -127,7 +128,7 @@ def _read(rng: np.random.Generator, orbit: Float64, hidden: int = 0) -> Float64:
         hidden: How many of the last coordinates are not to be read, such as the phase of a force.
     """
     x = orbit[:, rng.integers(orbit.shape[1] - hidden)]
-    noise = rng.choice([0.0, 1.0]) * _log_uniform(rng, 0.005, 0.3) * float(np.abs(np.diff(x)).mean())
+    noise = rng.choice([0.0, 1.0], p=[0.3, 0.7]) * _log_uniform(rng, 0.01, 0.5) * float(np.abs(np.diff(x)).mean())
     return x + noise * (rng.standard_normal(len(x)) if rng.random() < 0.5 else rng.uniform(-1.7, 1.7, len(x)))
 
 
@@ -157,20 +158,20 @@ def _runge_kutta(rule: Callable[..., Point], x: Point, dt: float) -> Point:
     return tuple(p + dt / 6 * (i + 2 * j + 2 * k + m) for p, i, j, k, m in zip(x, a, b, c, d, strict=True))
 
 
-def _delayed(rule: Callable[[float, float], float], delay: float, start: float, period: float, t: Float64) -> Float64:
-    """Walk x' = rule(x, x a delay ago) and read it (T, 1) at times t, one period of t being `period` of its time.
+def _delayed(rule: Callable[[float, float], float], delay: float, start: float, t: Float64, periods: float) -> Float64:
+    """Walk x' = rule(x, x a delay ago) and read it (T, 1) at times t; the delay lasts so many `periods` of t.
 
     Heun's second order on a grid that the delay is a whole number of steps of.
     """
-    back = max(_STEPS_A_DELAY, math.ceil(delay / period * 2))
+    back = max(_STEPS_A_DELAY, math.ceil(2 * periods))
     dt = delay / back
     settling = int(_SETTLING_CYCLES) * back
     x = [start] * (back + 1)
-    for _ in range(settling + int((t[-1] - t[0]) * period / dt) + 2):
+    for _ in range(settling + int((t[-1] - t[0]) / periods * back) + 2):
         now, past, next_past = x[-1], x[-back - 1], x[-back]
         slope = rule(now, past)
         x.append(now + dt / 2 * (slope + rule(now + dt * slope, next_past)))
-    return _at(np.array(x[back + settling :])[:, None], (t - t[0]) * period / dt)
+    return _at(np.array(x[back + settling :])[:, None], (t - t[0]) / periods * back)
 
 
 def _at(orbit: Float64, where: Float64) -> Float64:

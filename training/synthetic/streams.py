@@ -1,4 +1,4 @@
-"""Whole streams from the shapes: several channels, units of every size, gaps, missing cells, irregular sampling."""
+"""Whole streams of every kind: several channels, units of every size, gaps, missing cells, irregular sampling."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ import numpy as np
 
 from detector.demo.plant import CHANNELS, MONDAY_NS, Plant
 from detector.records import Float64, Int64
-from training.synthetic.shapes import SHAPES
+from training.synthetic.dynamics import DYNAMICS
+from training.synthetic.rhythms import RHYTHMS
+from training.synthetic.shapes import SHAPES, Shape
+
+KINDS: tuple[Shape, ...] = (*SHAPES, *RHYTHMS, *DYNAMICS)
 
 _PERIODS_S = (0.1, 1.0, 10.0, 60.0, 300.0, 900.0, 3600.0)
 
@@ -43,7 +47,7 @@ def pumps(count: int, hours: float, seed: int) -> Iterator[tuple[str, tuple[str,
 
 def _times(rng: np.random.Generator, samples: int) -> Float64:
     """(T,) event times in periods: regular, with jitter, or by events; sometimes with gaps."""
-    kind = rng.choice(["regular", "jitter", "events"], p=[0.6, 0.25, 0.15])
+    kind = rng.choice(["regular", "jitter", "events"], p=[0.75, 0.15, 0.1])
     steps = {
         "regular": np.ones(samples),
         "jitter": rng.uniform(0.7, 1.3, samples),
@@ -55,14 +59,18 @@ def _times(rng: np.random.Generator, samples: int) -> Float64:
 
 
 def _channel(rng: np.random.Generator, kind: int, t: Float64) -> Float64:
-    """One shape, or two of them added, in units of any size, sometimes read coarsely."""
-    values = SHAPES[kind % len(SHAPES)](rng, t)
+    """One kind, sometimes with another shape added or read coarsely, in units of any size."""
+    shape = KINDS[kind % len(KINDS)]
+    values = shape(rng, t)
     spread = max(float(np.std(values)), 1e-9)
+    scale = 10.0 ** rng.uniform(-4.0, 6.0)
+    offset = rng.choice([0.0, 1.0]) * rng.normal(0.0, 100.0) * scale * spread
+    if shape in DYNAMICS:  # nobody can learn a law from what hides it
+        return values * scale + offset
     if rng.random() < 0.3:
         other = SHAPES[rng.integers(len(SHAPES))](rng, t)
         values = values + other * (rng.uniform(0.05, 0.5) * spread / max(float(np.std(other)), 1e-9))
-    scale = 10.0 ** rng.uniform(-4.0, 6.0)
-    values = values * scale + rng.choice([0.0, 1.0]) * rng.normal(0.0, 100.0) * scale * spread
+    values = values * scale + offset
     step = rng.choice([0.0, 0.02, 0.2]) * scale * spread  # the resolution of the sensor
     return np.round(values / step) * step if step else values
 
