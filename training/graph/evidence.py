@@ -82,11 +82,25 @@ class Covariance(nn.Module):
         """The matrix (..., K, K) of what the row keeps (..., K * K)."""
         return flat.unflatten(-1, (self.width, self.width))
 
-    def forward(self, z: Tensor, rate: Tensor, matrix: Tensor) -> tuple[Distance, Tensor]:
-        """Measure z (..., K), then learn from it at `rate` (..., 1); gives back the next matrix flat (..., K * K)."""
+    def forward(
+        self, z: Tensor, rate: Tensor, matrix: Tensor, learnt_from: Tensor | None = None
+    ) -> tuple[Distance, Tensor]:
+        """Measure, then learn.
+
+        Args:
+            z: Standardised features (..., K).
+            rate: At which to learn (..., 1).
+            matrix: The covariance before (..., K, K).
+            learnt_from: What to learn from, if not from z.
+
+        Returns:
+            What they say together, and the next matrix flat (..., K * K).
+        """
         y = conjugate_gradients(matrix, z, _RIDGE, _STEPS)
         q = _dot(z, y).clamp(min=0.0) / self.width
-        outer = z.unsqueeze(-1) @ (rate * z).unsqueeze(-2)
+        # Each side takes the root of the rate, which keeps the matrix symmetric to the last bit.
+        seen = rate.sqrt() * (z if learnt_from is None else learnt_from)
+        outer = seen.unsqueeze(-1) @ seen.unsqueeze(-2)
         return Distance(q, y), ((1 - rate).unsqueeze(-1) * matrix + outer).flatten(-2)
 
 

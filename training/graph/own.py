@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from training.graph.bank import FEATURES as BANK
 from training.graph.bank import LEVEL_16, Bank, Heard
 from training.graph.evidence import Covariance, Normal
+from training.graph.layout import Field
 from training.graph.predictor import FEATURES as PREDICTED
-from training.graph.predictor import Predictor
+from training.graph.predictor import HORIZON, Predictor
 from training.graph.reference import Reference
 
 _WIDTH = BANK["light"]
@@ -48,13 +49,14 @@ class OwnEvidence(nn.Module):
             *self.predictor.fields,
             *self.normal.fields,
             *self.errors.fields,
+            Field("history", HORIZON * _FEATURES),
             self.covariance.field,
         )
 
     @property
     def learnt(self) -> list[str]:
         """The fields that a new channel starts from as others ended: calibration pools them."""
-        return [*self.normal.names, *self.errors.names, self.covariance.field.name]
+        return [*self.normal.names, *self.errors.names, self.covariance.field.name, "weights", "cross"]
 
     def forward(self, heard: Heard, rate: Tensor, old: dict[str, Tensor]) -> tuple[Own, dict[str, Tensor]]:
         """Take one sample, learning at `rate` (..., 1)."""
@@ -63,10 +65,13 @@ class OwnEvidence(nn.Module):
         matrix = self.covariance.unfold(old["covariance"])
         foretold = torch.cat([heard.z.clamp(-_CLIP_LEVEL, _CLIP_LEVEL), z[..., _SPREAD], z[..., _ROUGHNESS]], dim=-1)
         block = matrix[..., :_WIDTH, :_WIDTH]
-        errors, predicted = self.predictor(foretold, z, block, rate, heard.count, old)
+        before = old["history"][..., :_FEATURES]
+        errors, predicted = self.predictor(foretold, before[..., :_WIDTH], block, rate, heard.count, old)
         error_z, sizes = self.errors(errors, rate, old)
         nothing = torch.zeros_like(z[..., : _FEATURES - _WIDTH - PREDICTED])
-        distance, flat = self.covariance(torch.cat([z, error_z, nothing], dim=-1), rate, matrix)
+        z = torch.cat([z, error_z, nothing], dim=-1)
+        distance, flat = self.covariance(z, rate, matrix, before)
+        history = torch.cat([old["history"][..., _FEATURES:], z], dim=-1)
         nats, usual = self.reference(averages["averages"][..., LEVEL_16], heard.count, rate, old)
-        new = averages | statistics | predicted | sizes | usual | {"covariance": flat}
+        new = averages | statistics | predicted | sizes | usual | {"history": history, "covariance": flat}
         return Own(distance.q, errors, nats), new

@@ -2,7 +2,7 @@
 
     e = x - w' f                              f: the light features four samples ago, standardised; x: what is foretold
     c <- c + rate (f x - c)                   what the features had to do with what followed
-    w: (C + rho I) w = c                      with the covariance C that is kept anyway
+    w: (C + rho I) w = c                      with the covariance C of the features, learnt from the same samples
 
 Foretold are the level, its quick spread and its quick roughness. w stays in the row and follows by one step of steepest
 descent a sample, from where it was: the system moves slowly, so that it is never far behind. Four samples ahead a
@@ -21,8 +21,8 @@ from training.graph.layout import Field
 FORETOLD = 3
 FEATURES = 2 * FORETOLD
 
-_HORIZON = 4  # samples
-_RIDGE = 0.003
+HORIZON = 4  # samples
+_RIDGE = 0.001
 _HALF_LIVES = (8.0, 64.0)  # samples
 _UNCLIPPED = 50.0  # samples during which the usual size of errors is learnt from errors of any size
 _CLIP = 6.0  # deviations; what a single error counts for afterwards
@@ -44,7 +44,6 @@ class Predictor(nn.Module):
         self.fields = (
             Field("weights", FORETOLD * width),
             Field("cross", FORETOLD * width),
-            Field("history", _HORIZON * width),
             Field("error_size", FORETOLD, 1.0),
             Field("error_energies", FEATURES, 1.0),
         )
@@ -57,14 +56,14 @@ class Predictor(nn.Module):
     twice: Tensor
 
     def forward(
-        self, foretold: Tensor, z: Tensor, matrix: Tensor, rate: Tensor, count: Tensor, old: dict[str, Tensor]
+        self, foretold: Tensor, before: Tensor, matrix: Tensor, rate: Tensor, count: Tensor, old: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compare what came with what was foretold.
 
         Args:
             foretold: What the forecast is of (..., 3), in deviations.
-            z: The standardised features now (..., K).
-            matrix: Their covariance (..., K, K), before this sample.
+            before: The standardised features `HORIZON` samples ago (..., K).
+            matrix: Their covariance (..., K, K), up to the sample before them.
             rate: How fast to learn (..., 1).
             count: Samples before (..., 1).
             old: The fields before this sample.
@@ -75,7 +74,7 @@ class Predictor(nn.Module):
         """
         weights = old["weights"].unflatten(-1, (FORETOLD, self.width))
         cross = old["cross"].unflatten(-1, (FORETOLD, self.width))
-        before = old["history"][..., : self.width].unsqueeze(-2)
+        before = before.unsqueeze(-2)
         error = foretold - (weights * before).sum(dim=-1)
         square = error * error
         size, energies = old["error_size"], old["error_energies"]
@@ -86,7 +85,6 @@ class Predictor(nn.Module):
         return self._features(energies / (size @ self.twice).clamp(min=_TINY)), {
             "weights": (weights + learns * self._step(matrix, cross, weights)).flatten(-2),
             "cross": cross.flatten(-2),
-            "history": torch.cat([old["history"][..., self.width :], z], dim=-1),
             "error_size": size + rate * (torch.minimum(square, limit) - size),
             "error_energies": energies,
         }
