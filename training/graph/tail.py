@@ -14,8 +14,8 @@ times the level should have been reached so far, down to a floor: the rarer a le
 
 **Excursions.** What is strange stays so for a while, and must not count as so many independent tellings. The n-th
 sample in a row above 2 nines counts w = 1 / (1 + n / 8), and its mean over what reaches the level is divided out, so
-that realised and promised shares still agree. Once the stream is calibrated, no excursion makes a gap wider than 2.5
-times what it was, and one of 512 samples is taken for an anomaly: the gaps are put back to what they were at its
+that realised and promised shares still agree. Once the stream is calibrated, no excursion makes a gap wider than
+three times what it was, and one of 512 samples is taken for an anomaly: the gaps are put back to what they were at its
 beginning and rest until it is over. (A new normal does end: u is measured by statistics that follow the stream, and
 the median follows u.) How soon a stream recovers: docs/contract.md, "Decide".
 """
@@ -40,15 +40,17 @@ _SPANS = tuple(high - low for low, high in pairwise(LEVELS))  # nines of each ga
 _MOST_SCORES = (*_SPANS[:-1], 1e9)  # nines that each gap may add: the last has no end
 
 _MEDIAN_REACHED, _MEDIAN_PRIOR = 10_000.0, 250.0
-_MEDIAN_HASTE = 16.0  # a young stream's u still rises while its features' spread is found; 2 would do if it did not
+_MEDIAN_HASTE = 8_000.0  # samples; so long u still rises, while the spread of its features is found
+_MEDIAN_STEP_MAX = 0.06  # e-folds
 _REACHED = (2_000.0, 100.0, 50.0, 25.0)  # times that a level remembers being reached
 _PRIOR = (250.0, 1_000.0, 3_000.0, 20_000.0)  # samples that its calibrated start counts for
 _STEP_MAX = 0.3  # e-folds; what being reached once counts for at first
 _WEIGHT_STEP_MAX = 0.01  # of the mean weight: slow enough that one anomaly does not tell what is usual
+_WEIGHT_MIN = 0.02
 _USUAL = 128.0  # samples of an excursion that the mean weight is learnt from
 _FADE = 8.0  # samples of an excursion after which one counts half
 _ANOMALY = 512.0  # samples of an excursion that is nothing usual
-_WIDENING = 2.5  # times; how much wider a single excursion may make a gap
+_WIDENING = 3.0  # times; how much wider a single excursion may make a gap
 
 _GAP_MIN, _GAP_MAX = 0.01, 2.0  # ln u
 _MODEST = 6.0  # nines that can be known; beyond they are compressed
@@ -62,7 +64,7 @@ class Tail(nn.Module):
         Field("median", initial=-0.23, version=2),
         Field("gaps", 4, (0.24, 0.2, 0.15, 0.12)),
         Field("gaps_before", 4, (0.24, 0.2, 0.15, 0.12)),
-        Field("weight", 4, (0.9, 0.6, 0.6, 0.6)),
+        Field("weight", 4, (0.9, 0.6, 0.5, 0.5)),
         Field("excursion"),
     )
     promised: Tensor
@@ -129,13 +131,14 @@ class Tail(nn.Module):
         gaps, weight, excursion = old["gaps"], old["weight"], old["excursion"]
         rate = torch.maximum(1 / ((age + self.prior) * self.promised), self.floor).clamp(max=_STEP_MAX)
 
-        # Every gap by its own step, and by those of the gaps below.
+        # Every gap and mean weight by its own step, and by those below.
         counts = 1 / (1 + excursion / _FADE)
         step = learning * rate * (reached * (counts / weight) - self.promised) / self.efolds
         together = (step @ self.below).clamp(max=1.0)
         learnt = gaps + gaps * (together / (1 - together / 2))  # exp(together) to second order, exact where tiny
         usual = learning * (excursion < _USUAL).float()
-        weight = weight + usual * reached * rate.clamp(max=_WEIGHT_STEP_MAX) * (counts - weight)
+        taught = usual * reached * rate.clamp(max=_WEIGHT_STEP_MAX) * (counts / weight - 1)
+        weight = (weight * (1 + taught @ self.below)).clamp(_WEIGHT_MIN, 1.0)
 
         # In an excursion that is an anomaly the gaps are those from before it.
         longer = (excursion + learning * (2 * reached[..., 1:2] - 1)).clamp(0.0, 2 * _ANOMALY)
@@ -144,7 +147,8 @@ class Tail(nn.Module):
         learnt = torch.minimum(learnt, _WIDENING * before + (1 - calibrated) * _GAP_MAX).clamp(_GAP_MIN, _GAP_MAX)
         is_anomaly = learning * calibrated * (longer >= _ANOMALY) > 0
 
-        pace = (_MEDIAN_HASTE / (age + _MEDIAN_PRIOR)).clamp(min=1 / _MEDIAN_REACHED)
+        youth = 1 / (age + _MEDIAN_PRIOR)
+        pace = (2 * youth * (1 + _MEDIAN_HASTE * youth)).clamp(1 / _MEDIAN_REACHED, _MEDIAN_STEP_MAX)
         side = (x >= old["median"]).float() - 0.5
         return {
             "median": old["median"] + learning * pace * side * gaps[..., :1] / (_SPANS[0] * math.log(10)),
