@@ -79,7 +79,7 @@ def check_agreement(bundle: Bundle, torch_says: Float32, got: Float32, what: Lit
     if what == "state":
         difference = difference / (1 + np.abs(torch_says))
     tolerance = getattr(bundle.tolerance, what)
-    if not (difference.max() <= tolerance and np.quantile(difference, 0.99) <= tolerance / 100):
+    if not (difference.max() <= tolerance and np.quantile(difference, 0.99) <= tolerance / 10):
         where = f"{what} in torch and in ONNX Runtime"
         raise BundleError(bundle.path, where, expected=f"within {tolerance}", got=f"{difference.max():.3g} apart")
 
