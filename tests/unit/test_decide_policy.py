@@ -175,14 +175,13 @@ def test_the_correction_rises_with_alarms() -> None:
     assert _correction(how, 1, np.arange(1, 60) / 60)["correction"][0] == pytest.approx(2.0, abs=0.01)
 
 
-def test_after_an_anomaly_the_correction_is_back_in_the_time_of_one_alarm() -> None:
-    """What an alarm adds is gone once the budget would have allowed for another."""
+def test_what_an_alarm_adds_to_the_correction_is_soon_gone() -> None:
+    """Within twice the time in which the budget allows for one alarm: here half a day."""
     how = policy(bundle_budget=4.0, warm_up=0)
-    quiet = _correction(how, 0.5)["correction"][0]
-    after = _correction(how, 0.5 + 0.25, [0.25])
+    before, after = _correction(how, 0.25), _correction(how, 0.26, [0.25])
     assert after["alarms"][0] == 1
-    assert after["correction"][0] <= quiet + 0.43 + 0.01
-    assert _correction(how, 0.5 + 0.5, [0.25])["correction"][0] <= 0.0
+    assert after["correction"][0] == pytest.approx(before["correction"][0] + 0.43, abs=0.02)
+    assert _correction(how, 0.76, [0.25])["correction"][0] <= before["correction"][0] + 0.01
 
 
 def test_a_long_anomaly_is_no_false_alarm() -> None:
