@@ -4,13 +4,14 @@
     invariance   a row's bits do not depend on its wave's size, on its place in it, or on how memory is aligned
     finiteness   no stream, however hostile, makes an output or the memory non-finite
 
-All on the daemon's own session: other settings give other bits.
+All on the daemon's own session: other settings give other bits. Streams learn and rest by turns, with roles of every
+kind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -18,8 +19,9 @@ from numpy.typing import NDArray
 
 from detector.errors import BundleError
 from detector.model.bundle import Bundle
-from detector.model.session import OUTPUTS, Session, Wave
-from detector.records import Float32
+from detector.model.further import LEARNING, ROLE, ROLES
+from detector.model.session import OUTPUTS, Session, StepOutput
+from detector.records import Float32, Float64
 from training.graph import Detector
 
 STEPS = 1_000
@@ -34,8 +36,19 @@ _BOUNDARY = 64
 _SEED = 20
 
 
-Run: TypeAlias = Callable[..., Sequence[NDArray[np.generic]]]
+Run: TypeAlias = Callable[..., Sequence[NDArray[Any]]]
 """Takes a wave's arrays and gives the outputs, rows first."""
+
+
+class Feed(NamedTuple):
+    """What streams are sent, (steps, rows, ...) each; a step's worth of it and the memory is what `step` takes."""
+
+    values: Float64
+    observed: Float32
+    elapsed: Float32
+    clock: Float32
+    learning: Float32
+    role: Float32
 
 
 def prove(detector: Detector, bundle: Bundle) -> None:
@@ -45,7 +58,14 @@ def prove(detector: Detector, bundle: Bundle) -> None:
         state = check_finite(session, channels)
         if channels == (len(bundle.channels) if bundle.channels else CHANNELS[1]):
             state = check_parity(detector, session, channels)
-        check_invariance(session.step, _mature_wave(bundle, channels, state), bundle.path)
+        wave = _mature_wave(bundle, channels, state)
+        check_invariance(lambda state, *sample: take(session, sample, state), wave, bundle.path)
+
+
+def take(session: Session, sample: Sequence[NDArray[Any]], state: Float32) -> StepOutput:
+    """Carry one sample of a feed."""
+    values, observed, elapsed, clock, learning, role = sample
+    return session.step(values, observed, elapsed, clock, state, {LEARNING: learning, ROLE: role})
 
 
 def check_parity(detector: Detector, session: Session, channels: int, steps: int = STEPS) -> Float32:
@@ -59,9 +79,9 @@ def check_parity(detector: Detector, session: Session, channels: int, steps: int
     before, got = [], []
     for t in range(steps):
         before.append(state)
-        got.append(session.step(*(part[t] for part in feed[:4]), state))
+        got.append(take(session, [part[t] for part in feed], state))
         state = got[-1].next_state
-    at_once = [np.concatenate(part) for part in (*feed[:4], before)]
+    at_once = [np.concatenate(part) for part in (*feed[:4], before, *feed[4:])]
     with torch.inference_mode():
         expected = detector.step(*map(torch.from_numpy, at_once))
     check_agreement(bundle, expected.score[:, 0].numpy(), np.concatenate([step.score for step in got]), "score")
@@ -84,7 +104,7 @@ def check_agreement(bundle: Bundle, torch_says: Float32, got: Float32, what: Lit
         raise BundleError(bundle.path, where, expected=f"within {tolerance}", got=f"{difference.max():.3g} apart")
 
 
-def check_invariance(run: Run, wave: Sequence[NDArray[np.generic]], where: object) -> None:
+def check_invariance(run: Run, wave: Sequence[NDArray[Any]], where: object) -> None:
     """Compare every row's bits, in waves of all sizes, positions and alignments, with the row alone.
 
     Args:
@@ -115,7 +135,7 @@ def check_finite(session: Session, channels: int, steps: int = STEPS) -> Float32
     feed = hostile(channels, steps)
     state = np.tile(bundle.initial_row(channels), (feed.values.shape[1], 1))
     for t in range(steps):
-        outputs = session.step(*(part[t] for part in feed[:4]), state)
+        outputs = take(session, [part[t] for part in feed], state)
         state = outputs.next_state
         for name, output in zip(OUTPUTS, outputs, strict=True):
             if not np.isfinite(output).all():
@@ -129,7 +149,7 @@ def check_finite(session: Session, channels: int, steps: int = STEPS) -> Float32
     return state
 
 
-def ordinary(channels: int, steps: int, rows: int = 8) -> Wave:
+def ordinary(channels: int, steps: int, rows: int = 8) -> Feed:
     """Streams as sensors send them: (steps, rows, ...); waves, noise, walks, jumps, gaps and missing cells."""
     random = np.random.default_rng(_SEED)
     shape = (steps, rows, channels)
@@ -142,7 +162,8 @@ def ordinary(channels: int, steps: int, rows: int = 8) -> Wave:
         100 * random.normal(size=(rows, channels)) + 3 * wave + noise * random.uniform(0.01, 1, channels) + walk + jump
     )
     values += (random.uniform(size=shape) < 0.003) * 20 * noise
-    return Wave(values, _some_missing(random, shape), *_times(random, steps, rows), np.zeros((0, 0), np.float32))
+    observed = _some_missing(random, shape)
+    return Feed(values, observed, *_times(random, steps, rows), *_said(random, shape))
 
 
 HOSTILE = (
@@ -152,7 +173,7 @@ HOSTILE = (
 """What `hostile` sends, a row each."""
 
 
-def hostile(channels: int, steps: int) -> Wave:
+def hostile(channels: int, steps: int) -> Feed:
     """Streams that no sensor should send: (steps, len(HOSTILE), ...)."""
     random = np.random.default_rng(_SEED)
     t = np.arange(steps, dtype=np.float64)
@@ -170,7 +191,7 @@ def hostile(channels: int, steps: int) -> Wave:
     values[observed == 0] = np.nan
     elapsed, clock = _times(random, steps, len(HOSTILE))
     elapsed[:, -1] *= 10.0 ** random.integers(-9, 9, (steps, 1))
-    return Wave(values, observed, elapsed, clock, np.zeros((0, 0), np.float32))
+    return Feed(values, observed, elapsed, clock, *_said(random, values.shape))
 
 
 def _some_missing(random: np.random.Generator, shape: tuple[int, ...]) -> Float32:
@@ -190,23 +211,39 @@ def _times(random: np.random.Generator, steps: int, rows: int) -> tuple[Float32,
     return elapsed.astype(np.float32), np.repeat(clock, rows, axis=1).astype(np.float32)
 
 
-def _mature_wave(bundle: Bundle, channels: int, state: Float32) -> Wave:
-    """Unlike rows for the proof of invariance: what streams remember after a while, each stirred a little."""
+def _said(random: np.random.Generator, shape: tuple[int, ...]) -> tuple[Float32, Float32]:
+    """Learning (steps, rows, 1) and roles (steps, rows, channels), both said anew at every quarter of the time.
+
+    Half of the streams learn throughout, and half of the channels are left to the graph.
+    """
+    steps, rows, channels = shape
+    quarter = np.arange(steps) * 4 // steps
+    learning = random.integers(0, 2, (4, rows, 1))
+    learning[:, ::2] = 1
+    role = random.choice([ROLES["auto"], ROLES["auto"], ROLES["target"], ROLES["context"]], (4, rows, channels))
+    return learning[quarter].astype(np.float32), role[quarter].astype(np.float32)
+
+
+def _mature_wave(bundle: Bundle, channels: int, state: Float32) -> tuple[NDArray[Any], ...]:
+    """Unlike rows for the proof of invariance, each stirred a little, and a sample of each."""
     random = np.random.default_rng(_SEED)
     rows = max(SIZES)
     stirred = state[np.arange(rows) % len(state)] * random.uniform(0.9, 1.1, (rows, state.shape[1])).astype(np.float32)
     fresh = np.arange(rows) % 5 == 0
     stirred[fresh] = bundle.initial_row(channels)
-    return Wave(
+    learning, role = _said(random, (4, rows, channels))
+    return (
+        stirred,
         random.normal(size=(rows, channels)) * 10.0 ** random.integers(-3, 6, (rows, 1)),
         _some_missing(random, (rows, channels)),
         random.uniform(1, 100, (rows, 1)).astype(np.float32),
         random.uniform(-1, 1, (rows, bundle.clock_features)).astype(np.float32),
-        stirred,
+        learning[0],
+        role[0],
     )
 
 
-def _placed(array: NDArray[np.generic], offset: int) -> NDArray[np.generic]:
+def _placed(array: NDArray[Any], offset: int) -> NDArray[Any]:
     """A copy that begins so many bytes after a boundary; ONNX Runtime reads it in place.
 
     A view of a common array would always lie as the array does, and hide what depends on it.

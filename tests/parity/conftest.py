@@ -17,9 +17,9 @@ from training.export import export
 from training.graph import Detector, DetectorShape
 
 SHAPES = {
-    "any-gru": DetectorShape(mode="any", cell="gru", layers=1, hidden=8),
+    "any-gru": DetectorShape(mode="any", profile="full", cell="gru", layers=1, hidden=8),
     "fixed-lstm": DetectorShape(
-        mode="fixed", channels=("flow", "pressure", "current"), cell="lstm", layers=2, hidden=8
+        mode="fixed", channels=("flow", "pressure", "current"), profile="light", cell="lstm", layers=2, hidden=8
     ),
 }
 

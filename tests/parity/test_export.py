@@ -17,7 +17,7 @@ from detector.errors import BundleError
 from detector.model.session import INPUTS, OUTPUTS, _options
 from tests.parity.conftest import Exported
 from training import export as exporter
-from training.proofs import check_finite, check_invariance, check_parity, ordinary, prove
+from training.proofs import check_finite, check_invariance, check_parity, ordinary, prove, take
 
 METADATA = {
     "format", "name", "version", "channels", "state", "row_layout", "initial", "clock_features", "inputs", "outputs",
@@ -35,7 +35,7 @@ def test_file_is_one_graph_of_standard_operators(exported: Exported) -> None:
     assert {tensor.name for tensor in model.graph.initializer} <= {
         name for node in model.graph.node for name in node.input
     }
-    assert [value.name for value in model.graph.input] == list(INPUTS)
+    assert [value.name for value in model.graph.input] == [*INPUTS, *exported.bundle.inputs]
     assert [value.name for value in model.graph.output] == list(OUTPUTS)
     assert b"/training/" not in exported.bundle.model_bytes
 
@@ -66,10 +66,10 @@ def test_running_on_their_own_they_stay_together(exported: Exported) -> None:
     feed = ordinary(3, 1000, rows=4)
     ours = theirs = np.tile(exported.bundle.initial_row(3), (4, 1))
     for t in range(1000):
-        moment = [part[t] for part in feed[:4]]
+        sample = [part[t] for part in feed]
         with torch.inference_mode():
-            torch_says = exported.detector.step(*map(torch.from_numpy, (*moment, theirs)))
-        says = exported.session.step(*moment, ours)
+            torch_says = exported.detector.step(*map(torch.from_numpy, (*sample[:4], theirs, *sample[4:])))
+        says = take(exported.session, sample, ours)
         theirs, ours = torch_says.next_state.numpy(), says.next_state
     assert np.allclose(theirs, ours, rtol=1e-3, atol=1e-3)
     assert np.allclose(torch_says.expected.numpy(), says.expected, rtol=1e-5)

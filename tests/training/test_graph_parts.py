@@ -1,4 +1,4 @@
-"""Scale, coverage and evidence, each for what it is there for."""
+"""Scale, layout and priors, each for what it is there for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def walk_scale(values: Tensor, each: Callable[[int, Reading], None] | None = Non
     layout = Layout("channel", list(Scale.FIELDS))
     fields = layout.split(layout.initial().view(1, 1, -1))
     for t, value in enumerate(values.double()):
-        reading, fields = scale(value.view(1, 1, 1), torch.ones(1, 1, 1), fields)
+        reading, fields = scale(value.view(1, 1, 1), torch.ones(1, 1, 1), torch.ones(1, 1, 1), fields)
         if each is not None:
             each(t, reading)
     return fields
