@@ -134,18 +134,20 @@ class Detector(nn.Module):
         shared = shape.mode == "any"
         # `since` stands first: it alone moves on while its channel is not observed.
         self.since = Layout("channel", [Field("since")])
-        own = [*Scale.FIELDS, *Coverage.FIELDS, *Roles.fields, *self.own.fields]
-        self.channel = Layout("channel", [*own, *([memory] if shared else [])])
+        self.channel = Layout("channel", [*Scale.FIELDS, *Coverage.FIELDS, *Roles.fields, *self.own.fields])
+        # The widest fields are cut off and put back in one piece each: copies of them are what the row costs.
+        self.wide = Layout("channel", [*self.own.wide, *([memory] if shared else [])])
         period = Field("period", initial=shape.period_s or 0.0)
         joint = [Field("samples"), period, *Tail.FIELDS]
         self.joint = Layout("joint", [*joint, *([] if shared else [memory])])
-        # Joint evidence, and its covariance, by far the largest field, are cut off and put back in one piece each.
         self.evidence = self.together.layout if self.together else Layout("joint", [])
         self.matrix = Layout("joint", [self.together.covariance.field] if self.together else [])
         parts = (self.joint, self.evidence, self.matrix)
         self.register_buffer("initial_joint", torch.cat([layout.initial() for layout in parts]))
         blocks = 1 if shared else len(shape.channels or ())
-        self.register_buffer("initial_channel", torch.cat([torch.zeros(1), self.channel.initial()]).repeat(blocks, 1))
+        parts = (self.since, self.channel, self.wide)
+        initial = torch.cat([layout.initial() for layout in parts])
+        self.register_buffer("initial_channel", initial.repeat(blocks, 1))
 
     initial_joint: Tensor
     initial_channel: Tensor
@@ -158,7 +160,7 @@ class Detector(nn.Module):
     @property
     def channel_width(self) -> int:
         """Floats of one channel's block: a of the contract."""
-        return 1 + self.channel.width
+        return 1 + self.channel.width + self.wide.width
 
     def initial_row(self, channels: int) -> Tensor:
         """A new stream's row (S,)."""
@@ -175,9 +177,12 @@ class Detector(nn.Module):
 
     def _blocks(self) -> list[tuple[Layout, int]]:
         """The layouts of the row's parts and where each begins in its scope."""
-        evidence = self.joint.width
-        matrix = evidence + self.evidence.width
-        return [(self.joint, 0), (self.evidence, evidence), (self.matrix, matrix), (self.since, 0), (self.channel, 1)]
+        scopes = (self.joint, self.evidence, self.matrix), (self.since, self.channel, self.wide)
+        return [
+            (layout, sum(before.width for before in layouts[:place]))
+            for layouts in scopes
+            for place, layout in enumerate(layouts)
+        ]
 
     def forward(
         self,
@@ -207,11 +212,11 @@ class Detector(nn.Module):
         role = torch.zeros_like(observed) if role is None else role
         learning, role = learning.unsqueeze(1), role.unsqueeze(-1)
         widths = [self.joint.width, self.evidence.width, self.matrix.width, state.shape[1] - self.joint_width]
-        small, together, matrix, block = state.split(widths, dim=1)
-        joint = self.joint.split(small.unsqueeze(1))
-        block = block.unflatten(1, (values.shape[1], self.channel_width))
-        since, rest = block.split([1, self.channel.width], dim=-1)
-        channel = self.channel.split(rest)
+        small, together, matrix, blocks = state.unsqueeze(1).split(widths, dim=-1)
+        joint = self.joint.split(small)
+        blocks = blocks.unflatten(-1, (values.shape[1], self.channel_width)).squeeze(1)
+        since, rest, *wide = blocks.split([1, self.channel.width, *self.wide.widths], dim=-1)
+        channel = self.channel.split(rest) | dict(zip(self.wide.fields, wide, strict=True))
 
         elapsed, clock = elapsed.unsqueeze(1).clamp(0.0, _ELAPSED_MAX), clock.unsqueeze(1)
         period = self._period(elapsed, joint)
@@ -226,7 +231,7 @@ class Detector(nn.Module):
         new["band_factor"] = channel["band_factor"] + learning * (factor - channel["band_factor"])
         steps = (since / period.clamp(min=1e-9)).clamp(max=_GAP_MAX)
         heard = Heard(reading.z, reading.g, reading.y, band.residual, steps, reading.count)
-        rate = learning * rate_of(reading.count)
+        rate = learning * reading.known.float() * rate_of(reading.count)
         own, evidence = self.own(heard, rate, channel)
         role, roles = self.roles(values.unsqueeze(-1), reading, role, learning, channel)
         new |= evidence | roles
@@ -244,17 +249,22 @@ class Detector(nn.Module):
         u = q.sqrt() * (joint["samples"] / (joint["samples"] + _YOUNG))
         score, new_joint = self.tail(u, live, age.clamp(min=0.0), joint, live * learning)
         new_joint |= {"samples": (joint["samples"] + 1).clamp(max=COUNT_MAX), "period": period}
-        (new if self.shape.mode == "any" else new_joint)["hidden"] = hidden
+        if self.shape.mode == "any":
+            new["hidden"] = torch.where(reading.known, hidden, channel["hidden"])
+        else:
+            new_joint["hidden"] = hidden
 
         next_rest = torch.where(reading.known, self.channel.join(new), rest)
-        next_block = torch.cat([since * (1 - reading.known.float()), next_rest], dim=-1)
+        since = since * (1 - reading.known.float())
+        joint_after = self.joint.join(new_joint)
+        blocks = torch.cat([since, next_rest, *(new[name] for name in self.wide.fields)], dim=-1)
         return StepOutput(
             score=score.squeeze(-1),
             blame=_blame(shares, reading.known.float()).squeeze(-1),
             expected=_raw(reading, forecast.centre),
             lower=_raw(reading, forecast.centre - band.down),
             upper=_raw(reading, forecast.centre + band.up),
-            next_state=torch.cat([self.joint.join(new_joint).squeeze(1), together, matrix, next_block.flatten(1)], 1),
+            next_state=torch.cat([part.flatten(1) for part in (joint_after, together, matrix, blocks)], dim=1),
         )
 
     def _period(self, elapsed: Tensor, joint: dict[str, Tensor]) -> Tensor:
@@ -272,8 +282,8 @@ class Detector(nn.Module):
         Args:
             said: By the channels.
             rate: (B, 1, 1) at which the stream learns.
-            block: (B, width) the joint evidence; (B, 0) for `light`.
-            matrix: (B, K * K) the joint covariance; (B, 0) for `light`.
+            block: (B, 1, width) the joint evidence; (B, 1, 0) for `light`.
+            matrix: (B, 1, K * K) the joint covariance; (B, 1, 0) for `light`.
 
         Returns:
             The distance (B, 1, 1), the channels' parts of it (B, C, 1), and block and matrix after this sample.
@@ -286,10 +296,9 @@ class Detector(nn.Module):
         q = over_channels @ lasting
         if self.together is None:
             return q + strangest, lasting + alone, block, matrix
-        block, matrix = block.unsqueeze(1), matrix.unsqueeze(1)
         together, block, matrix = self.together(said, rate, block, matrix)
         q, shares = q + _STRANGEST * strangest, lasting + _STRANGEST * alone
-        return q + together.q, shares + together.shares, block.squeeze(1), matrix.squeeze(1)
+        return q + together.q, shares + together.shares, block, matrix
 
     @torch.no_grad()
     def prepare(self, values: Tensor, observed: Tensor, elapsed: Tensor, clock: Tensor) -> Prepared:
@@ -305,7 +314,7 @@ class Detector(nn.Module):
         row = self.initial_row(C).expand(N, -1)
         joint = self.joint.split(row[:, : self.joint.width].unsqueeze(1))
         block = row[:, self.joint_width :].reshape(N, C, self.channel_width)
-        since, channel = block[..., :1], self.channel.split(block[..., 1:])
+        since, channel = block[..., :1], self.channel.split(block[..., 1 : 1 + self.channel.width])
         steps, learning = [], torch.ones(1, 1, 1)
         for t in range(T):
             now = elapsed[:, t, None, None].clamp(0.0, _ELAPSED_MAX)
@@ -343,7 +352,7 @@ class Detector(nn.Module):
         blocks = rows[:, self.joint_width :].unflatten(1, (-1, self.channel_width))
         return {
             **Layout("joint", [*self.joint, *self.evidence, *self.matrix]).split(rows[:, : self.joint_width]),
-            **Layout("channel", [*self.since, *self.channel]).split(blocks),
+            **Layout("channel", [*self.since, *self.channel, *self.wide]).split(blocks),
         }
 
 

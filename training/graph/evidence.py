@@ -113,20 +113,20 @@ def conjugate_gradients(matrix: Tensor, right: Tensor, ridge: float, steps: int)
         ridge: What is added to the diagonal.
         steps: Each one product with the matrix.
     """
-    residual = direction = right
-    energy = _dot(residual, residual)
-    y = torch.zeros_like(right)
+    # A row times the matrix, which is symmetric: ONNX Runtime takes a third of the time of matrix times column.
+    residual = direction = right.unsqueeze(-2)
+    energy = _dot(residual, residual).clamp(min=_TINY)
+    y = torch.zeros_like(residual)
     for step in range(steps):
-        # The row times the matrix, which is symmetric: ONNX Runtime takes a third of the time of matrix times column.
-        along = (direction.unsqueeze(-2) @ matrix).squeeze(-2) + ridge * direction
+        along = direction @ matrix + ridge * direction
         length = energy / _dot(direction, along).clamp(min=_TINY)
         y = length * direction if step == 0 else y + length * direction
         if step + 1 < steps:
             residual = residual - length * along
-            left = _dot(residual, residual)
-            direction = residual + left / energy.clamp(min=_TINY) * direction
+            left = _dot(residual, residual).clamp(min=_TINY)
+            direction = residual + left / energy * direction
             energy = left
-    return y
+    return y.squeeze(-2)
 
 
 def _dot(one: Tensor, other: Tensor) -> Tensor:

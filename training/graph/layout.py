@@ -32,15 +32,19 @@ class Layout:
     def __init__(self, scope: str, fields: list[Field]) -> None:
         self.scope = scope
         self.fields = {field.name: field for field in fields if field.width}
-        self.width = sum(field.width for field in self.fields.values())
+        self.width = sum(self.widths)
 
     def __iter__(self) -> Iterator[Field]:
         return iter(self.fields.values())
 
+    @property
+    def widths(self) -> list[int]:
+        """Of the fields, in order."""
+        return [field.width for field in self]
+
     def split(self, block: Tensor) -> dict[str, Tensor]:
         """Take a block (..., width) apart; each field keeps the last axis."""
-        pieces = block.split([field.width for field in self.fields.values()], dim=-1)
-        return dict(zip(self.fields, pieces, strict=True))
+        return dict(zip(self.fields, block.split(self.widths, dim=-1), strict=True))
 
     def join(self, pieces: Mapping[str, Tensor]) -> Tensor:
         """Put a block together again; `pieces` must hold every field."""

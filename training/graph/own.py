@@ -50,8 +50,9 @@ class OwnEvidence(nn.Module):
             *self.normal.fields,
             *self.errors.fields,
             Field("history", HORIZON * _FEATURES),
-            self.covariance.field,
         )
+        self.wide = (*self.predictor.wide, self.covariance.field)
+        """Fields that stay as they are, to the bit, at a rate of 0: nobody need select between old and new."""
 
     @property
     def learnt(self) -> list[str]:

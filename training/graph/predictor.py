@@ -41,12 +41,8 @@ class Predictor(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.width = width
-        self.fields = (
-            Field("weights", FORETOLD * width),
-            Field("cross", FORETOLD * width),
-            Field("error_size", FORETOLD, 1.0),
-            Field("error_energies", FEATURES, 1.0),
-        )
+        self.fields = (Field("error_size", FORETOLD, 1.0), Field("error_energies", FEATURES, 1.0))
+        self.wide = (Field("weights", FORETOLD * width), Field("cross", FORETOLD * width))
         rates = [1 - 2 ** (-1 / half) for half in _HALF_LIVES for _ in range(FORETOLD)]
         self.register_buffer("rates", torch.tensor(rates), persistent=False)
         # Twice the three numbers side by side: a product with a constant is quicker than a concatenation.
