@@ -15,7 +15,7 @@ from detector.model.session import Session, StepOutput
 GOES_ON = {
     "samples", "period", "since",
     "origin_high", "origin_low", "last_change",
-    "averages", "last_g", "memories", "mixture",
+    "averages", "last_g", "joint_averages", "joint_last_g", "joint_memories", "mixture",
     "history", "error_energies", "hidden",
 }  # fmt: skip
 """The parts of a row that hold where a stream is, not what is normal for it; a freeze leaves all others as they are."""

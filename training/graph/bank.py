@@ -75,7 +75,7 @@ class Heard(NamedTuple):
 
 
 class Bank(nn.Module):
-    """The averages and memories of a channel, and the features made of them."""
+    """The averages and memories of a channel, and the features made of them; `of` begins the names of its fields."""
 
     spread: Tensor
     place: Tensor
@@ -87,14 +87,15 @@ class Bank(nn.Module):
     keeps: Tensor
     takes: Tensor
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: Profile, of: str = "") -> None:
         super().__init__()
         self.profile: Profile = profile
         positive, signed = _POSITIVE[profile], _SIGNED[profile]
         averages = positive + signed
         self.positive = len(positive)
-        memories = [Field("memories", sum(_WINDOWS.values()))] if profile == "full" else []
-        self.fields = (Field("averages", len(averages)), Field("last_g"), *memories)
+        self.averages, self.last_g, self.memories = f"{of}averages", f"{of}last_g", f"{of}memories"
+        memories = [Field(self.memories, sum(_WINDOWS.values()))] if profile == "full" else []
+        self.fields = (Field(self.averages, len(averages)), Field(self.last_g), *memories)
         # Products with constant matrices widen numbers to features: ONNX Runtime is slower at broadcasting short rows.
         self._constant("spread", [[float(name == one) for name, _ in averages] for one in _QUANTITIES])
         self._constant("place", [[float(each == ("wobble", half)) for each in averages] for half in _HALF_LIVES])
@@ -118,19 +119,20 @@ class Bank(nn.Module):
         """
         z, g = heard.z.clamp(-_CLIP_LEVEL, _CLIP_LEVEL), heard.g.clamp(-_CLIP_CHANGE, _CLIP_CHANGE)
         shape, r = z.clamp(-_CLIP_SHAPE, _CLIP_SHAPE), heard.residual
-        bend = (g - old["last_g"]).abs()
+        bend = (g - old[self.last_g]).abs()
         quantities = torch.cat([z, g.abs(), bend, g, shape * shape * shape, r * r], dim=-1)
         youth = 1 / heard.count.clamp(min=0.02)  # averages of a new stream are nearly plain means
         decay = (torch.cat([heard.steps, youth], dim=-1) @ self.forgetting).exp()
-        averages = old["averages"]
+        averages = old[self.averages]
         wobble = z - averages[..., self.positive : self.positive + len(_HALF_LIVES)]
         now = (quantities + _NEVER_DENORMAL) @ self.spread + decay * ((wobble * wobble) @ self.place)
         averages = now + decay * (averages - now)
-        new = {"averages": averages, "last_g": g}
+        new = {self.averages: averages, self.last_g: g}
         features = self._features(averages, torch.cat([z, heard.y, r], dim=-1))
-        if "memories" in old:
-            new["memories"] = old["memories"] @ self.keeps + (shape + _NEVER_DENORMAL) @ self.takes
-            features = torch.cat([features, new["memories"]], dim=-1)
+        if self.memories in old:
+            memories = old[self.memories] @ self.keeps + (shape + _NEVER_DENORMAL) @ self.takes
+            new[self.memories] = memories
+            features = torch.cat([features, memories], dim=-1)
         return features, new
 
     def _features(self, averages: Tensor, now: Tensor) -> Tensor:

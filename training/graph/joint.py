@@ -62,7 +62,7 @@ class Joint(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bank = Bank("full")
+        self.bank = Bank("full", "joint_")
         self.normal, self.covariance = Normal(FEATURES, "joint_"), Covariance("joint_covariance", FEATURES)
         own = [Field("mixture", _AVERAGED), *self.bank.fields, *self.normal.fields]
         self.layout = Layout("joint", own)
