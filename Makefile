@@ -46,7 +46,7 @@ test-daemon: .venv-daemon/.complete  ## Run the daemon's tests in an environment
 	.venv-daemon/bin/python -m pytest -n 2 --dist loadfile --ignore=tests/training --ignore=tests/parity --ignore=tests/evaluate
 
 test-training: .venv-training/.complete  ## Run the tests that need torch
-	TIDEWARDEN_REQUIRE_TSB_AD=1 .venv-training/bin/python -m pytest tests/training tests/parity tests/evaluate
+	TIDEWARDEN_REQUIRE_TSB_AD=1 .venv-training/bin/python -m pytest -n 2 --dist loadfile tests/training tests/parity tests/evaluate
 
 test-python:  ## Run the quick tests on another Python: make test-python PYTHON=python3.13
 	@$(PYTHON) -m venv .venv-smoke

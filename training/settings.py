@@ -99,14 +99,17 @@ class ModelSettings(_Section):
 
     mode: Literal["any", "fixed"] = "any"
     """any: weights shared by the channels, serves any number of them; fixed: a joint forecaster of named channels."""
+    profile: Literal["light", "full"] = "full"
+    """How much evidence is kept: light, 24 numbers of each channel; full, 48 more of each stream."""
     cell: Literal["gru", "lstm"] = "gru"
     """The recurrent cell."""
     layers: Annotated[int, Field(ge=1, le=8)] = 1
     """Cells on top of each other."""
     hidden: Annotated[int, Field(ge=1, le=1024)] = 32
     """Hidden units of each."""
-    readout: Annotated[int, Field(ge=0, le=128)] = 32
-    """Features of the readout that each stream learns for itself while it runs; 0 is none. For `mode: any`."""
+    readout: Annotated[int, Field(ge=0, le=128)] = 0
+    """Features of a readout that each stream learns for itself while it runs; 0 is none. For `mode: any`. An
+    experiment: forecasts get closer, at 5 KB per channel for 32, and an export may fail its proof of parity."""
     start: str | None = None
     """Where the forecaster's weights start: `default` for the universal bundle's, or the weights.pt of another run;
     null starts from chance. Mode, cell, layers, hidden and readout must be those of the start."""
