@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 pytest.importorskip("torch")
@@ -57,7 +55,7 @@ STREAMS, USUAL, BROKEN = 16, 1400, 60
 
 
 @pytest.fixture(scope="module")
-def broken_plant() -> Iterator[tuple[Tensor, Tensor]]:
+def broken_plant() -> tuple[Tensor, Tensor]:
     """J and the strangest channel's own distance (T, STREAMS), of channels of which one leaves the others at USUAL.
 
     All follow one slow rhythm of chance. The second then follows another one of the same kind.
@@ -86,7 +84,7 @@ def broken_plant() -> Iterator[tuple[Tensor, Tensor]]:
         for t, sample in enumerate(values.double()):
             elapsed, clock = torch.full((STREAMS, 1), 60.0 if t else 0.0), torch.zeros(STREAMS, 4)
             rows = detector.step(sample, torch.ones(STREAMS, C), elapsed, clock, rows).next_state
-    yield torch.stack(together), torch.stack(alone)
+    return torch.stack(together), torch.stack(alone)
 
 
 def share_found(q: Tensor) -> float:
@@ -96,7 +94,7 @@ def share_found(q: Tensor) -> float:
 
 
 def test_a_broken_correlation_is_seen_together(broken_plant: tuple[Tensor, Tensor]) -> None:
-    """A channel that is as usual by itself, but no longer moves with the others, raises J; by itself it shows little."""
+    """A channel that is as usual by itself, but no longer moves with the others, raises J, and nothing else."""
     together, alone = broken_plant
     assert share_found(together) > 0.8
     # Control: what is left where there is no joint part.
