@@ -1,4 +1,4 @@
-"""Streams of one kind walked through a session, for tests of what the graph does with them."""
+"""Streams walked through a session, for tests of what the graph does with them."""
 
 from __future__ import annotations
 
@@ -31,6 +31,27 @@ def walk(
             each(t, output)
     assert output is not None
     return output
+
+
+def side_by_side(
+    session: Session,
+    values: Float64,
+    observed: Float32 | None = None,
+    *,
+    rows: Float32 | None = None,
+    **further: Float32,
+) -> list[StepOutput]:
+    """Walk B streams (T, B, C), a sample a minute; `further` holds inputs (T, B, width)."""
+    T, B, C = values.shape
+    state = np.tile(session.bundle.initial_row(C), (B, 1)) if rows is None else rows
+    seen = np.ones(values.shape, np.float32) if observed is None else observed
+    clock, outputs = np.zeros((B, 4), np.float32), []
+    for t in range(T):
+        elapsed = np.full((B, 1), 60 if t or rows is not None else 0, np.float32)
+        said = {name: part[t] for name, part in further.items()}
+        outputs.append(session.step(values[t], seen[t], elapsed, clock, state, said))
+        state = outputs[-1].next_state
+    return outputs
 
 
 def fields(session: Session, output: StepOutput) -> dict[str, Any]:
