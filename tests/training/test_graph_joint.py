@@ -30,7 +30,7 @@ def distances(target: Tensor, heard: Tensor, errors: Tensor) -> Tensor:
     for t in range(T):
         z, g, y, residual = heard[t].split(1, dim=-1)
         own = Own(q=target, errors=errors[t], nats=0 * target)
-        said = Said(Heard(z, g, y, residual, one, t * one), own, target, torch.ones(B, 1, 1))
+        said = Said(Heard(z, g, y, residual, one, t * one), own, target, one[:, :1], one.transpose(1, 2))
         together, block, flat = joint(said, rate_of(torch.full((B, 1, 1), float(t))), block, flat)
         seen.append(together.q.flatten())
     return torch.stack(seen)

@@ -241,7 +241,8 @@ class Detector(nn.Module):
         present = target.amax(dim=1, keepdim=True)
         pace = learning * present * rate_of(joint["samples"])
         own = own._replace(q=own.q * target)
-        said = Said(heard, own, role, present)
+        over = torch.ones_like(observed).unsqueeze(1)
+        said = Said(heard, own, role, present, over)
         q, shares, together, matrix = self._judge(said, pace, together, matrix)
         age = joint["samples"] - self.shape.warm_up
         live = (age + 1).clamp(0.0, 1.0) * present
@@ -260,7 +261,7 @@ class Detector(nn.Module):
         blocks = torch.cat([since, next_rest, *(new[name] for name in self.wide.fields)], dim=-1)
         return StepOutput(
             score=score.squeeze(-1),
-            blame=_blame(shares, reading.known.float()).squeeze(-1),
+            blame=_blame(shares, reading.known.float(), over).squeeze(-1),
             expected=_raw(reading, forecast.centre),
             lower=_raw(reading, forecast.centre - band.down),
             upper=_raw(reading, forecast.centre + band.up),
@@ -288,12 +289,12 @@ class Detector(nn.Module):
         Returns:
             The distance (B, 1, 1), the channels' parts of it (B, C, 1), and block and matrix after this sample.
         """
-        over_channels = torch.ones_like(said.target).transpose(1, 2)
         lasting = said.target * (said.own.nats - _DOUBT).clamp(min=0.0)
-        lasting = _LASTING * lasting / (over_channels @ said.target).clamp(min=1.0)
+        n, q = (said.over @ torch.cat([said.target, lasting], dim=-1)).split(1, dim=-1)
+        weight = _LASTING / n.clamp(min=1.0)
+        lasting, q = weight * lasting, weight * q
         strangest = said.own.q.amax(dim=1, keepdim=True)
         alone = said.own.q * (said.own.q >= strangest).float()
-        q = over_channels @ lasting
         if self.together is None:
             return q + strangest, lasting + alone, block, matrix
         together, block, matrix = self.together(said, rate, block, matrix)
@@ -376,10 +377,10 @@ def _timing(since: Tensor, period: Tensor, clock: Tensor) -> Tensor:
     return torch.cat([gap, clock.expand(*gap.shape[:-1], CLOCK_FEATURES)], dim=-1)
 
 
-def _blame(shares: Tensor, known: Tensor) -> Tensor:
-    """Shares (B, C, 1) of 1 among the channels that were observed."""
+def _blame(shares: Tensor, known: Tensor, over: Tensor) -> Tensor:
+    """Shares (B, C, 1) of 1 among the channels that were observed; `over` (B, 1, C) sums."""
     shares = shares.clamp(min=_WEAKEST) * known
-    return shares / (torch.ones_like(known).transpose(1, 2) @ shares).clamp(min=_WEAKEST)
+    return shares / (over @ shares).clamp(min=_WEAKEST)
 
 
 def _raw(reading: Reading, forecast: Tensor) -> Tensor:

@@ -44,6 +44,8 @@ class Said(NamedTuple):
     """(B, C, 1) 1 for a target, else 0; one that is not observed stands where it stood."""
     present: Tensor
     """(B, 1, 1) 1 where any target was observed."""
+    over: Tensor
+    """(B, 1, C) of ones: a product with it sums over channels, in an order that does not depend on the wave."""
 
 
 class Together(NamedTuple):
@@ -89,18 +91,18 @@ class Joint(nn.Module):
         """
         heard, target = said.heard, said.target
         old = self.layout.split(block)
-        over = torch.ones_like(target).transpose(1, 2)
-        n = over @ target
-        share = target / n.sqrt().clamp(min=1.0)
-        parts = torch.cat([heard.z, heard.g, heard.y, heard.residual, said.own.errors], dim=-1)
-        z, g, y, residual, errors = (over @ (share * parts)).split([1, 1, 1, 1, PREDICTED], dim=-1)
-        first = (over @ (target * torch.cat([heard.steps, heard.count], dim=-1))) / n.clamp(min=1.0)
-        steps, count = first.split(1, dim=-1)
-        alone, new = self.bank(Heard(z, g, y, residual, steps, count), old)
-
-        signs = self.signs[torch.arange(target.shape[1]) % _TABLE] * share
+        signs = self.signs[torch.arange(target.shape[1]) % _TABLE] * target
         parts = torch.cat([heard.z.clamp(-_CLIP, _CLIP) * signs, heard.y.clamp(-_CLIP, _CLIP) * signs], dim=-1)
-        mixed = over @ parts
+        # One product sums it all, for each costs as much as a solve's step.
+        summed = said.over @ torch.cat([target, target * torch.cat([*heard, said.own.errors], dim=-1), parts], dim=-1)
+        n, heard_by_all, errors, mixed = summed.split([1, len(heard), PREDICTED, 2 * _MIXTURES], dim=-1)
+        n = n.clamp(min=1.0)
+        share = 1 / n.sqrt()
+        z, g, y, residual, steps, count = heard_by_all.split(1, dim=-1)
+        together = Heard(share * z, share * g, share * y, share * residual, steps / n, count / n)
+        alone, new = self.bank(together, old)
+
+        errors, mixed = share * errors, share * mixed
         averages = old["mixture"] + _RATE * (mixed[..., :_AVERAGED] - old["mixture"])
         several = (n > 1.5).float()
         mixture = torch.cat([mixed, averages], dim=-1)
@@ -111,7 +113,7 @@ class Joint(nn.Module):
 
         pull = distance.solution / (old[self.normal.variance].sqrt() + 0.05)
         pull = pull[..., : 2 * _MIXTURES]
-        shares = (parts * pull).sum(dim=-1, keepdim=True) / FEATURES
+        shares = share * (parts * pull).sum(dim=-1, keepdim=True) / FEATURES
         shares = target * distance.q + several * (shares - target * distance.q)
         new |= statistics | {"mixture": averages}
         return Together(distance.q, shares), torch.where(said.present > 0, self.layout.join(new), block), flat

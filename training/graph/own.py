@@ -38,11 +38,15 @@ class Own(NamedTuple):
 class OwnEvidence(nn.Module):
     """Bank, predictor, reference and covariance of one channel."""
 
+    widen: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.bank, self.predictor, self.reference = Bank("light"), Predictor(_WIDTH), Reference()
         self.normal, self.errors = Normal(_WIDTH), Normal(PREDICTED, "error_")
         self.covariance = Covariance("covariance", _FEATURES)
+        # The errors and two times nothing, by a product: quicker than to make the nothing as wide as the wave.
+        self.register_buffer("widen", torch.eye(PREDICTED, _FEATURES - _WIDTH), persistent=False)
         self.fields = (
             *self.reference.fields,
             *self.bank.fields,
@@ -66,13 +70,12 @@ class OwnEvidence(nn.Module):
         matrix = self.covariance.unfold(old["covariance"])
         foretold = torch.cat([heard.z.clamp(-_CLIP_LEVEL, _CLIP_LEVEL), z[..., _SPREAD], z[..., _ROUGHNESS]], dim=-1)
         block = matrix[..., :_WIDTH, :_WIDTH]
-        before = old["history"][..., :_FEATURES]
+        before, history = old["history"].split([_FEATURES, (HORIZON - 1) * _FEATURES], dim=-1)
         errors, predicted = self.predictor(foretold, before[..., :_WIDTH], block, rate, heard.count, old)
         error_z, sizes = self.errors(errors, rate, old)
-        nothing = torch.zeros_like(z[..., : _FEATURES - _WIDTH - PREDICTED])
-        z = torch.cat([z, error_z, nothing], dim=-1)
+        z = torch.cat([z, error_z @ self.widen], dim=-1)
         distance, flat = self.covariance(z, rate, matrix, before)
-        history = torch.cat([old["history"][..., _FEATURES:], z], dim=-1)
-        nats, usual = self.reference(averages["averages"][..., LEVEL_16], heard.count, rate, old)
+        history = torch.cat([history, z], dim=-1)
+        nats, usual = self.reference(averages[self.bank.averages][..., LEVEL_16], heard.count, rate, old)
         new = averages | statistics | predicted | sizes | usual | {"history": history, "covariance": flat}
         return Own(distance.q, errors, nats), new

@@ -35,8 +35,9 @@ class Predictor(nn.Module):
     """The weights of one channel and the size of its errors."""
 
     rates: Tensor
-    youth: Tensor
-    wide: Tensor
+    twice: Tensor
+    widen: Tensor
+    floor: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -48,8 +49,10 @@ class Predictor(nn.Module):
         # Twice the three numbers side by side: a product with a constant is quicker than a concatenation.
         twice = torch.cat([torch.eye(FORETOLD)] * len(_HALF_LIVES), dim=1)
         self.register_buffer("twice", twice, persistent=False)
-
-    twice: Tensor
+        # And six among sixteen, of which the others are ones.
+        self.register_buffer("widen", torch.eye(FEATURES, _SAFE), persistent=False)
+        floor = torch.tensor([_FLOOR] * FEATURES + [1.0] * (_SAFE - FEATURES))
+        self.register_buffer("floor", floor, persistent=False)
 
     def forward(
         self, foretold: Tensor, before: Tensor, matrix: Tensor, rate: Tensor, count: Tensor, old: dict[str, Tensor]
@@ -93,5 +96,4 @@ class Predictor(nn.Module):
         return energy / (residual * image).sum(dim=-1, keepdim=True).clamp(min=_TINY) * residual
 
     def _features(self, energies: Tensor) -> Tensor:
-        padding = torch.ones_like(energies[..., :1]).expand(*energies.shape[:-1], _SAFE - FEATURES)
-        return 0.5 * torch.cat([energies + _FLOOR, padding], dim=-1).log()[..., :FEATURES]
+        return 0.5 * (energies @ self.widen + self.floor).log()[..., :FEATURES]
