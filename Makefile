@@ -103,8 +103,9 @@ bench-accuracy: .venv-training/.complete  ## Measure on every public suite that 
 calibration: .venv-training/.complete  ## Hold scores and budgets to what they promise, on streams in which nothing is wrong (BUNDLE=b, about an hour)
 	.venv-training/bin/tidewarden evaluate --suite calibration --bundle $(or $(BUNDLE),default)
 
-bundles: .venv-training/.complete  ## Train the shipped bundle again, and the one that the benchmark uses
+bundles: .venv-training/.complete  ## Train the bundles in the box again: the same files on the same kind of machine (an hour)
 	.venv-training/bin/tidewarden train -c configs/train/default.yaml
+	.venv-training/bin/tidewarden train -c configs/train/light.yaml
 
 references: .venv-daemon/.complete  ## Write the references in docs/ from the code
 	.venv-daemon/bin/python -m detector.reference
