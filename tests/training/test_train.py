@@ -99,7 +99,7 @@ def test_training_leaves_a_whole_run_folder(plant: Path, folders: dict[str, Path
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics["fit"]["validation_loss"] < metrics["fit"]["persistence_loss"] * 1.2
+    assert metrics["fit"]["validation_loss"] < metrics["fit"]["persistence_loss"] * 1.5
     assert (metrics["data"]["streams"], metrics["data"]["samples"]) == (3, 1800)
     assert len((folder / "epochs.csv").read_text().splitlines()) == 1 + metrics["fit"]["epochs"]
     resolved = settings(plant, folder.parent, **MODELS[mode])
