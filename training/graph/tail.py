@@ -5,6 +5,9 @@ once in 2, 10, 100, 1,000 and 10,000 samples: the median and four *gaps* above i
 x, and go on beyond the last as a power law, at the steepness of the last gap. From 6 nines on, which no stream can
 vouch for, they rise ever more slowly towards 15 and never stop, so that the stranger sample always has more.
 
+Strangeness is 1 where a stream does what its covariance expects, so that no stream, however constant, may be surprised
+by much less: 1 is at most 2 nines, and the limit goes with the square.
+
 **Learning.** Each level follows the rule of Robbins and Monro (1951): up by r where u reaches it, down by r p at every
 sample, with p the share that it promises. Whatever the stream does, independent or not, such a level is reached as
 often as promised in the long run: every time too many raises it (Gibbs and Candes 2021 on the same argument). Steps are
@@ -54,6 +57,7 @@ _WIDENING = 3.0  # times; how much wider a single excursion may make a gap
 
 _GAP_MIN, _GAP_MAX = 0.01, 2.0  # ln u
 _MODEST = 6.0  # nines that can be known; beyond they are compressed
+_MOST_AT_ONE = 2.0  # nines of u = 1, and as its square elsewhere: what is less than usual is never a surprise
 _SAFE = 16  # a logarithm of a multiple of so many numbers does not depend on the wave
 
 
@@ -111,7 +115,7 @@ class Tail(nn.Module):
         x = (u.clamp(min=LEAST) @ self.safe).log()[..., :1]
         gaps = old["gaps"]
         levels = old["median"] + gaps @ self.below
-        score = live * self._score(x, levels, gaps, old["median"])
+        score = live * torch.minimum(self._score(x, levels, gaps, old["median"]), _MOST_AT_ONE * u * u)
         reached = (x >= levels).float()
         return score, self._learn(x, reached, learning, age, old)
 
