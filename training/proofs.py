@@ -232,10 +232,15 @@ def _said(random: np.random.Generator, shape: tuple[int, ...]) -> tuple[Float32,
 
 
 def _mature_wave(bundle: Bundle, channels: int, state: Float32) -> tuple[NDArray[Any], ...]:
-    """Unlike rows for the proof of invariance, each stirred a little, and a sample of each."""
+    """Unlike rows for the proof of invariance, and a sample of each.
+
+    Each is a mixture of two: what lies between covariances is one, while stirring its numbers one by one makes none.
+    """
     random = np.random.default_rng(_SEED)
     rows = max(SIZES)
-    stirred = state[np.arange(rows) % len(state)] * random.uniform(0.9, 1.1, (rows, state.shape[1])).astype(np.float32)
+    one, other = random.integers(0, len(state), (2, rows))
+    share = random.uniform(0, 1, (rows, 1)).astype(np.float32)
+    stirred = share * state[one] + (1 - share) * state[other]
     fresh = np.arange(rows) % 5 == 0
     stirred[fresh] = bundle.initial_row(channels)
     learning, role = _said(random, (4, rows, channels))

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from detector.bundles import default_path
 from detector.checkpoint.format import Manifest, decode_manifest
 from detector.checkpoint.policies import Policies
 from detector.checkpoint.protocol import Identity
@@ -39,17 +38,18 @@ START_S = 1_600_000_000
 
 @cache
 def bundle(name: str) -> Bundle:
-    """Of `tests/golden`, or `default`: of other weights and another width."""
-    return read_bundle(default_path() if name == "default" else _GOLDEN / f"{name}.onnx")
+    """Of `tests/golden`."""
+    return read_bundle(_GOLDEN / f"{name}.onnx")
 
 
-TINY, DEFAULT, LEARNER = bundle("tiny-any"), bundle("default"), bundle("learner")
+TINY, BENCH, LEARNER = bundle("tiny-any"), bundle("bench"), bundle("learner")
+# BENCH has the layout of TINY with other weights and a wider hidden state.
 
 
 @cache
 def _session(model: bytes) -> Session:
     return Session(
-        next(each for each in (TINY, DEFAULT, LEARNER, bundle("tiny-fixed")) if each.model_bytes == model), "cpu"
+        next(each for each in (TINY, BENCH, LEARNER, bundle("tiny-fixed")) if each.model_bytes == model), "cpu"
     )
 
 

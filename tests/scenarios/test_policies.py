@@ -22,7 +22,7 @@ from detector.model import rows
 from detector.model.bundle import Bundle
 from detector.records import Alert
 from tests.scenarios.pumps import (
-    DEFAULT,
+    BENCH,
     TINY,
     Pumps,
     bundle,
@@ -294,7 +294,7 @@ async def test_until_its_first_base_the_manifest_says_whose_rows_they_are(world:
 
 async def test_a_bundle_of_another_width_takes_memory_over(world: Pumps) -> None:
     """The one in the box goes on where a smaller one stopped; the next restart is one like any other."""
-    world.bundle = DEFAULT
+    world.bundle = BENCH
     await world.begin()
     assert world.metric("streams_carried_over_total") == 3
     assert world.engine.streams == 3
@@ -302,7 +302,7 @@ async def test_a_bundle_of_another_width_takes_memory_over(world: Pumps) -> None
     before = memory(world.engine)
     await world.begin()
     assert world.metric("streams_carried_over_total") == 0
-    whole = engine(DEFAULT)
+    whole = engine(BENCH)
     whole.restore(END, *_parts(world.engine))
     assert memory(world.engine) != before
     assert memory(whole) == memory(world.engine)

@@ -236,7 +236,8 @@ class TestMoving:
     def test_rows_of_a_compatible_bundle_are_taken_over(self, site):
         """As a restore under the new bundle would take them; the daemon goes on with all that carries over."""
         assert state(site, "export", "-o", site / "x.rows").exception is None
-        other = {"detectors": {"pumps": {"bundle": "default"}}, "checkpoint": {"path": str(site / "elsewhere")}}
+        bench = str(Path(__file__).parents[1] / "golden/bench.onnx")
+        other = {"detectors": {"pumps": {"bundle": bench}}, "checkpoint": {"path": str(site / "elsewhere")}}
         settings(site, **other)
         assert state(site, "import", site / "x.rows").exception is None
         (facts,) = told(state(site, "show", "p1", "--json"))

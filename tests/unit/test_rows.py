@@ -10,13 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector.bundles import default_path
 from detector.model.bundle import Bundle, read_bundle
 from detector.model.rows import RowField, RowLayout, carry_over, compare
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 ANY, FIXED = read_bundle(GOLDEN / "tiny-any.onnx"), read_bundle(GOLDEN / "tiny-fixed.onnx")
-DEFAULT = read_bundle(default_path())
+BENCH = read_bundle(GOLDEN / "bench.onnx")
 
 
 def field(name: str, offset: int, shape: tuple[int, ...] = (), scope: str = "channel", version: int = 1) -> RowField:
@@ -30,7 +29,7 @@ def filled(bundle: Bundle, channels: int, rows: int = 3) -> np.ndarray:
     return np.arange(rows * width, dtype=np.float32).reshape(rows, width) + 1
 
 
-@pytest.mark.parametrize("bundle", [ANY, FIXED, DEFAULT], ids=lambda bundle: bundle.name)
+@pytest.mark.parametrize("bundle", [ANY, FIXED, BENCH], ids=lambda bundle: bundle.name)
 def test_rows_of_the_same_graph_stay_bit_for_bit(bundle: Bundle) -> None:
     """Whatever else the file says: the hidden state too."""
     channels = len(bundle.channels or "ab")
@@ -41,14 +40,14 @@ def test_rows_of_the_same_graph_stay_bit_for_bit(bundle: Bundle) -> None:
 
 def test_other_weights_start_with_their_own_hidden_state_and_keep_the_rest() -> None:
     """Here it is of another size as well; what a stream's scale and evidence know has nothing to do with weights."""
-    parts = compare(ANY.layout, DEFAULT.layout)
+    parts = compare(ANY.layout, BENCH.layout)
     assert parts.fresh == ("channel.hidden",)
     assert parts.differing == ()
-    rows, initial = filled(ANY, 2), DEFAULT.initial_row(2)
-    made = carry_over(rows, ANY.layout, DEFAULT.layout, initial)
+    rows, initial = filled(ANY, 2), BENCH.initial_row(2)
+    made = carry_over(rows, ANY.layout, BENCH.layout, initial)
     assert made.dtype == np.float32
-    before, after = ([b.explain(row, ["x", "y"]) for row in some] for b, some in ((ANY, rows), (DEFAULT, made)))
-    fresh = DEFAULT.explain(initial, ["x", "y"])
+    before, after = ([b.explain(row, ["x", "y"]) for row in some] for b, some in ((ANY, rows), (BENCH, made)))
+    fresh = BENCH.explain(initial, ["x", "y"])
     for old, new in zip(before, after, strict=True):
         assert new["joint"] == old["joint"]
         for channel in "xy":
@@ -85,22 +84,22 @@ def test_a_part_that_is_new_starts_from_the_initial_row() -> None:
     assert carry_over(rows, old, new, initial).tolist() == [[1, 11, 7, 8, 10, 21, 7, 8, 20]]
 
 
-@given(st.permutations(DEFAULT.row_layout), st.integers(1, 4))
+@given(st.permutations(BENCH.row_layout), st.integers(1, 4))
 def test_in_whatever_order_parts_stand_each_keeps_its_value(order: list[RowField], channels: int) -> None:
     """Rows of one order of parts, taken to another and back, are the same rows."""
     ends, parts = {"joint": 0, "channel": 0}, []
     for part in order:
         parts.append(msgspec.structs.replace(part, offset=ends[part.scope]))
         ends[part.scope] += part.width
-    other = RowLayout(DEFAULT.graph_sha256, tuple(parts))
-    rows = filled(DEFAULT, channels)
+    other = RowLayout(BENCH.graph_sha256, tuple(parts))
+    rows = filled(BENCH, channels)
     zeros = np.zeros(rows.shape[1], np.float32)
-    there = carry_over(rows, DEFAULT.layout, other, zeros)
+    there = carry_over(rows, BENCH.layout, other, zeros)
     assert sorted(there[0]) == sorted(rows[0])
-    assert (carry_over(there, other, DEFAULT.layout, zeros) == rows).all()
+    assert (carry_over(there, other, BENCH.layout, zeros) == rows).all()
 
 
 def test_a_layout_survives_being_written_down() -> None:
     """As a manifest does it."""
-    layout = DEFAULT.layout
+    layout = BENCH.layout
     assert msgspec.json.decode(msgspec.json.encode(layout), type=RowLayout) == layout
