@@ -77,7 +77,7 @@ def test_without_the_correction_the_budget_breaks(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_bundle_in_the_box_is_honest_from_early_on() -> None:
-    """Of each kind, 2 nines come at most 5 times too often while the stream is very young: it rather errs to the calm."""
+    """Of each kind, 2 nines come at most 5 times too often while the stream is young: it rather errs to the calm."""
     rows = calibration_table(open_bundle("default"), 6, 2_500, budgets=(10.0,))
     early = [row for row in rows if row.promise == "2 nines, early"]
     assert len(early) == len(KINDS)
