@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import onnx
 import onnxruntime
 import torch
@@ -26,9 +27,10 @@ from torch import Tensor
 
 from detector import __version__
 from detector.model.bundle import FORMAT, METADATA_KEY, read_bundle
+from detector.model.further import KNOWN
 from detector.model.session import INPUTS, OUTPUTS
 from training.graph import Detector
-from training.graph.detector import CLOCK_FEATURES, FURTHER_INPUTS
+from training.graph.detector import CLOCK_FEATURES
 from training.proofs import prove
 
 OPSET = 20
@@ -92,7 +94,7 @@ def _convert(detector: Detector) -> onnx.ModelProto:
             sample,
             dynamo=True,
             opset_version=OPSET,
-            input_names=[*INPUTS, *FURTHER_INPUTS],
+            input_names=[*INPUTS, *KNOWN],
             output_names=list(OUTPUTS),
             dynamic_shapes=(by_channel, by_channel, free, free, row, free, by_channel),
             verbose=False,
@@ -170,7 +172,7 @@ def _document(
         "row_layout": detector.row_layout(),
         "initial": {"joint": _base64(detector.initial_joint), "per_channel": _base64(detector.initial_channel)},
         "clock_features": CLOCK_FEATURES,
-        "inputs": FURTHER_INPUTS,
+        "inputs": msgspec.to_builtins(KNOWN),
         "outputs": {},
         "period_s": shape.period_s,
         "warm_up": shape.warm_up,

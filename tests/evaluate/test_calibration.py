@@ -46,7 +46,7 @@ def saying(monkeypatch: pytest.MonkeyPatch, *, sense: float, burst: int = 1) -> 
 
 def table(samples: int, **further: object) -> dict[str, Row]:
     """The rows of one kind by promise."""
-    rows = calibration_table(replace(open_bundle("default"), metadata={}), 12, samples, kinds=["gaussian"], **further)  # type: ignore[arg-type]
+    rows = calibration_table(replace(open_bundle("default"), metadata={}), 12, samples, kinds=["gaussian"], **further)  # type: ignore[arg-type]  # the test's own
     return {row.promise: row for row in rows}
 
 

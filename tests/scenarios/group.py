@@ -225,6 +225,7 @@ class SharedStore:
         self.open = asyncio.Event()
         self.open.set()
         self.reads: list[str] = []
+        self._writing: set[asyncio.Future[None]] = set()
 
     def __getattr__(self, verb: str) -> Any:
         return getattr(self._inner, verb)
@@ -240,7 +241,15 @@ class SharedStore:
         if self._group.random.random() < self._group.slow_share:
             self._group.skip(5)
             self._group.done["slow"] += 1
-        await self._inner.write(shard, name, blocks)
+        writing = asyncio.ensure_future(self._inner.write(shard, name, blocks))
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
+        await asyncio.shield(writing)  # what the disk was told to do it does, whether or not its process still lives
+
+    async def settled(self) -> None:
+        """Until nothing is being written; after a crash, that is what a later reader finds."""
+        if self._writing:
+            await asyncio.wait(self._writing)
 
 
 class Replica:

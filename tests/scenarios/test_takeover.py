@@ -98,6 +98,7 @@ async def test_a_standby_scores_within_two_seconds(tmp_path: Path, store: Store)
     await until(lambda: live.checkpointer.manifest.position >= STREAMS, 60)
     await until(lambda: live.position > live.checkpointer.manifest.position, 60)
     await owner.crash()
+    await group.store.settled()
     reached = live.position
     loaded = await load(store, SHARD)
     assert loaded is not None

@@ -63,6 +63,7 @@ async def test_a_standby_takes_over_with_the_rest_alone(tmp_path: Path) -> None:
         owner.source.assign([SHARD])
         await until(lambda: SHARD in owner.pipeline.live and owner.pipeline.live[SHARD].position > 200)
         await owner.crash()
+        await group.store.settled()
         loaded = await load(group.store, SHARD)
         assert loaded is not None
         await followed(spare, loaded.manifest.position)

@@ -29,7 +29,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from training.graph.layout import Field
+from training.graph.layout import SAFE_LOG, Field
 
 Profile: TypeAlias = Literal["light", "full"]
 FEATURES: dict[Profile, int] = {"light": 16, "full": 42}
@@ -37,7 +37,6 @@ FEATURES: dict[Profile, int] = {"light": 16, "full": 42}
 _HALF_LIVES = (4, 16, 64, 256)  # periods
 _WINDOWS = {8: 4, 32: 4, 128: 8}  # samples: coefficients of the memories
 _CLIP_LEVEL, _CLIP_SHAPE, _CLIP_CHANGE = 30.0, 10.0, 100.0
-_SAFE = 16  # a logarithm of a multiple of so many numbers does not depend on the wave
 _NEVER_DENORMAL = 1e-6  # averages of an exact 0 would decay into denormal floats, which are slow
 _QUANTITIES = ("level", "change", "bend", "trend", "skew", "energy")  # wobble is made apart
 _FLOOR = {"wobble": 1e-4, "change": 0.02, "bend": 0.02, "energy": 0.01}  # added under a logarithm
@@ -102,7 +101,7 @@ class Bank(nn.Module):
         self._constant("forgetting", [[-math.log(2) / half for _, half in averages], [-1.0] * len(averages)])
         self._constant("floor", [_FLOOR[name] for name, _ in positive])
         self._constant("power", [_POWER.get(name, 1.0) for name, _ in positive])
-        self._constant("pad", [1.0] * (-(len(averages) + 3) % _SAFE))
+        self._constant("pad", [1.0] * (-(len(averages) + 3) % SAFE_LOG))
         self._constant("gain", [math.sqrt(half) if name == "trend" else 1.0 for name, half in signed])
         keeps, takes = _memories()
         self.register_buffer("keeps", keeps, persistent=False)

@@ -36,12 +36,6 @@ from training.graph.tail import Tail
 CLOCK_FEATURES = 4
 TRUSTED_AFTER = 16  # samples of a channel before its scale means enough to learn a forecast from
 
-FURTHER_INPUTS: dict[str, dict[str, Any]] = {
-    "learning": {"shape": [], "type": "float32", "default": 1.0},
-    "role": {"shape": ["C"], "type": "float32", "default": 0.0},
-}
-"""Beyond those that every bundle has; docs/contract.md tells their meaning."""
-
 _GAP_MAX = 4.0  # periods that evidence forgets for; more, and a single sample after a long gap would be all of it
 _ELAPSED_MAX = 1e9  # seconds
 _PERIOD_WEIGHT = 100.0  # samples that a nominal period counts for

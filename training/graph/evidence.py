@@ -58,11 +58,15 @@ class Normal(nn.Module):
 
     ones: Tensor
 
+    def spread(self, old: dict[str, Tensor]) -> Tensor:
+        """What a standardised 1 stands for (..., K)."""
+        return old[self.variance].sqrt() + _SPREAD_FLOOR
+
     def forward(self, features: Tensor, rate: Tensor, old: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Standardise features (..., K) by what was usual before them; `rate` (..., 1)."""
         mean, variance = old[self.mean], old[self.variance]
         deviation = features - mean
-        z = (deviation / (variance.sqrt() + _SPREAD_FLOOR)).clamp(-_CLIP, _CLIP)
+        z = (deviation / self.spread(old)).clamp(-_CLIP, _CLIP)
         rate = rate @ self.ones
         return z, {
             self.mean: mean + rate * deviation,

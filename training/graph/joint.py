@@ -111,8 +111,7 @@ class Joint(nn.Module):
         features, statistics = self.normal(features, rate, old)
         distance, flat = self.covariance(features, rate, matrix)
 
-        pull = distance.solution / (old[self.normal.variance].sqrt() + 0.05)
-        pull = pull[..., : 2 * _MIXTURES]
+        pull = (distance.solution / self.normal.spread(old))[..., : 2 * _MIXTURES]
         shares = share * (parts * pull).sum(dim=-1, keepdim=True) / FEATURES
         shares = target * distance.q + several * (shares - target * distance.q)
         new |= statistics | {"mixture": averages}

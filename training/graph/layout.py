@@ -14,6 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+SAFE_LOG = 16
+"""A logarithm of a multiple of so many numbers does not depend on the wave in ONNX Runtime; of other widths it does."""
+
 
 @dataclass(frozen=True)
 class Field:

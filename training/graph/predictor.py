@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from training.graph.layout import Field
+from training.graph.layout import SAFE_LOG, Field
 
 FORETOLD = 3
 FEATURES = 2 * FORETOLD
@@ -28,7 +28,6 @@ _UNCLIPPED = 50.0  # samples during which the usual size of errors is learnt fro
 _CLIP = 6.0  # deviations; what a single error counts for afterwards
 _FLOOR = 1e-4
 _TINY = 1e-12
-_SAFE = 16  # numbers in a logarithm; of other widths it would depend on the wave
 
 
 class Predictor(nn.Module):
@@ -50,8 +49,8 @@ class Predictor(nn.Module):
         twice = torch.cat([torch.eye(FORETOLD)] * len(_HALF_LIVES), dim=1)
         self.register_buffer("twice", twice, persistent=False)
         # And six among sixteen, of which the others are ones.
-        self.register_buffer("widen", torch.eye(FEATURES, _SAFE), persistent=False)
-        floor = torch.tensor([_FLOOR] * FEATURES + [1.0] * (_SAFE - FEATURES))
+        self.register_buffer("widen", torch.eye(FEATURES, SAFE_LOG), persistent=False)
+        floor = torch.tensor([_FLOOR] * FEATURES + [1.0] * (SAFE_LOG - FEATURES))
         self.register_buffer("floor", floor, persistent=False)
 
     def forward(

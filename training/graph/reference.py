@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from training.graph.layout import Field
+from training.graph.layout import SAFE_LOG, Field
 
 _YOUNG = 100.0  # samples during which nothing is said, and nothing clipped
 _CROSSING_AFTER = 16.0
@@ -25,7 +25,6 @@ _LOOKS_MIN, _LOOKS_MAX = 0.5, 20.0
 _CLEARLY = 0.25  # deviations beyond the median from which a side is taken
 _CLIPPED_NORMAL = 1.94  # variance of a normal variable over that of the same clipped at one deviation
 _LEAST = 1e-3  # standard deviations of the channel
-_SAFE = 16  # a logarithm of a multiple of so many numbers does not depend on the wave
 
 
 class Reference(nn.Module):
@@ -41,7 +40,7 @@ class Reference(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("ones", torch.ones(1, _SAFE), persistent=False)
+        self.register_buffer("ones", torch.ones(1, SAFE_LOG), persistent=False)
 
     def forward(
         self, level: Tensor, count: Tensor, rate: Tensor, old: dict[str, Tensor]

@@ -31,7 +31,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from training.graph.layout import Field
+from training.graph.layout import SAFE_LOG, Field
 
 CALIBRATED_AFTER = 20_000  # samples; from here on a level is within a factor of 2 of what it promises
 SCORE_MAX = 15.0  # nines; never reached
@@ -58,7 +58,6 @@ _WIDENING = 3.0  # times; how much wider a single excursion may make a gap
 _GAP_MIN, _GAP_MAX = 0.01, 2.0  # ln u
 _MODEST = 6.0  # nines that can be known; beyond they are compressed
 _MOST_AT_ONE = 2.0  # nines of u = 1, and as its square elsewhere: what is less than usual is never a surprise
-_SAFE = 16  # a logarithm of a multiple of so many numbers does not depend on the wave
 
 
 class Tail(nn.Module):
@@ -91,7 +90,7 @@ class Tail(nn.Module):
         self._constant("floor", [1 / reached for reached in _REACHED])
         self._constant("below", [[float(row <= column) for column in range(4)] for row in range(4)])
         self._constant("ones", [[1.0]] * 4)
-        self._constant("safe", [[1.0] * _SAFE])
+        self._constant("safe", [[1.0] * SAFE_LOG])
 
     def _constant(self, name: str, value: object) -> None:
         self.register_buffer(name, torch.tensor(value), persistent=False)
