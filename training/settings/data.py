@@ -37,7 +37,7 @@ class SyntheticData(Section):
 class DataSettings(Section):
     """Where history comes from: files, the demo's plant, generators, or several of them."""
 
-    paths: list[str] = []
+    paths: list[str] = Field(default_factory=list)
     """CSV or Parquet files, or globs."""
     time: str | None = None
     """Column with the event time; found by itself when named time, timestamp, ts, date or datetime. Without one, row
@@ -48,7 +48,7 @@ class DataSettings(Section):
     """Column with the stream's key; null makes each file a stream."""
     channels: Annotated[list[str], Field(min_length=1)] | None = None
     """Columns that are channels, in the bundle's order; null takes every numeric column left."""
-    units: dict[str, str] = {}
+    units: dict[str, str] = Field(default_factory=dict)
     """Unit of each channel, for people."""
     period_s: Positive | None = None
     """Nominal seconds between samples; null measures it, and a bundle of any channels stays open to all periods."""
