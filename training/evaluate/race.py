@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
-from time import perf_counter
+from time import process_time
 from typing import NamedTuple
 
 import numpy as np
@@ -87,10 +87,10 @@ def _windowed(network: WindowedLstm, wave: int, settings: WindowedSettings) -> C
 
 
 def _seconds(call: Callable[[], object], times: int) -> float:
-    began = perf_counter()
+    began = process_time()
     for _ in range(times):
         call()
-    return (perf_counter() - began) / times
+    return (process_time() - began) / times
 
 
 def _spread(values: np.ndarray) -> Spread:
