@@ -48,7 +48,7 @@ from training.settings import TrainSettings, dump
 UNIVERSAL = Path(bundles.__file__).parent / "default.pt"
 """The weights of the universal bundle, beside it: what `start: default` starts from."""
 
-_BUILD = ("mode", "cell", "layers", "hidden", "readout")  # what two forecasters must have in common
+_BUILD = ("mode", "cell", "layers", "hidden")  # what two forecasters must have in common
 
 
 def train(settings: TrainSettings, progress: Progress) -> Path:
@@ -161,12 +161,23 @@ def export_weights(weights: Path, bundle: Path) -> Path:
         InputError: the file is not what `train` writes.
     """
     saved = _saved(weights)
+    return export(
+        _built(saved, weights), bundle, name=saved["name"], version=saved["version"], metadata=saved["metadata"]
+    )
+
+
+def detector_of(weights: Path) -> Detector:
+    """The detector that `train` saved. Raises InputError."""
+    return _built(_saved(weights), weights)
+
+
+def _built(saved: dict[str, Any], weights: Path) -> Detector:
     try:
         detector = Detector(DetectorShape(**saved["shape"]))
         detector.load_state_dict(saved["weights"])
     except (RuntimeError, TypeError) as error:
         raise InputError(weights, "cannot be read", expected="weights.pt of a run", got=error) from error
-    return export(detector, bundle, name=saved["name"], version=saved["version"], metadata=saved["metadata"])
+    return detector
 
 
 def _saved(weights: Path) -> dict[str, Any]:

@@ -13,9 +13,13 @@ pytest.importorskip("torch")
 import torch
 from rich.console import Console
 
-from training import fit as fitting
 from training.data.series import Series
-from training.fit import fit, persistence_loss, pinball, validate
+from training.fit import Fitted, bptt, fit
+from training.fit.bptt import Bptt
+from training.fit.loss import Usual, persistence_loss, pinball
+from training.fit.processes import ALONE
+from training.fit.records import DivergedError
+from training.fit.state import Training
 from training.graph import Detector, DetectorShape
 from training.progress import Progress
 from training.settings import FitSettings
@@ -42,15 +46,13 @@ def waves(streams: int = 6, samples: int = 400, channels: int = 1, missing: floa
     return found
 
 
-def detector(cell: str = "gru", mode: str = "any", channels: int = 1, layers: int = 1, readout: int = 8) -> Detector:
+def detector(cell: str = "gru", mode: str = "any", channels: int = 1, layers: int = 1) -> Detector:
     torch.manual_seed(0)
     names = tuple(f"c{c}" for c in range(channels)) if mode == "fixed" else None
-    return Detector(
-        DetectorShape(mode=mode, channels=names, cell=cell, layers=layers, hidden=8, readout=readout, period_s=1.0)
-    )
+    return Detector(DetectorShape(mode=mode, channels=names, cell=cell, layers=layers, hidden=8, period_s=1.0))
 
 
-def trained(settings: FitSettings = SETTINGS) -> tuple[Detector, fitting.Fitted]:
+def trained(settings: FitSettings = SETTINGS) -> tuple[Detector, Fitted]:
     made = detector()
     return made, fit(made, waves(), "UTC", settings, quiet())
 
@@ -110,11 +112,11 @@ def test_the_best_weights_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     losses = iter([9.0, 9.0, 3.0, 1.0, 2.0, 1.5, 0.1])  # of the start on both spans, then of each epoch
     kept: list[dict[str, torch.Tensor]] = []
 
-    def told(forecaster, *_: object) -> float:
-        kept.append({name: tensor.clone() for name, tensor in forecaster.state_dict().items()})
+    def told(passes: Bptt, *_: object) -> float:
+        kept.append({name: tensor.clone() for name, tensor in passes._training.forecaster.state_dict().items()})
         return next(losses)
 
-    monkeypatch.setattr(fitting, "validate", told)
+    monkeypatch.setattr(Bptt, "validate", told)
     made, fitted = trained(SETTINGS.model_copy(update={"epochs": 9, "patience": 2}))
     assert [epoch.epoch for epoch in fitted.epochs] == [0, 1, 2, 3, 4]
     assert fitted.best.epoch == 2
@@ -169,11 +171,12 @@ def test_a_long_stream_is_trained_in_segments() -> None:
 
 def test_losses_are_comparable() -> None:
     """An untrained forecaster is about as good as persistence: both losses are in the same units."""
-    made = detector(readout=0)
+    made = detector()
     levels = torch.tensor(made.shape.quantile_levels)
     train, validation = standardise(made, waves(), "UTC", SETTINGS)
     floor = persistence_loss(levels, train, validation)
-    assert floor == pytest.approx(validate(made.forecaster, levels, validation, SETTINGS), rel=0.3)
+    passes = Bptt(Training(made.forecaster, SETTINGS), levels, SETTINGS, ALONE)
+    assert floor == pytest.approx(passes.validate(validation), rel=0.3)
 
 
 def test_a_start_that_cannot_be_bettered_is_kept() -> None:
@@ -189,7 +192,7 @@ def test_a_start_that_cannot_be_bettered_is_kept() -> None:
 def test_small_losses_count_as_much_as_large_ones() -> None:
     """Gradients of two streams, one of which is foretold a hundred times better, are of like size."""
     scale = torch.tensor([[1.0], [0.01]], requires_grad=True)
-    usual = fitting._Usual()
+    usual = Usual()
     losses = (scale * torch.ones(2, 1)) * 50  # sums over 50 samples
     (losses / usual.of(losses.detach(), torch.full((2, 1), 50))).sum().backward()
     relative = (scale.grad * scale.detach()).flatten()
@@ -197,10 +200,12 @@ def test_small_losses_count_as_much_as_large_ones() -> None:
     assert scale.grad[1] > 50 * scale.grad[0]
 
 
-def test_a_loss_that_is_not_finite_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training that diverges says so instead of shipping what is left."""
-    monkeypatch.setattr(fitting, "pinball", lambda quantiles, *_: quantiles[..., 0] * float("nan"))
-    with pytest.raises(fitting.TidewardenError, match="no longer finite"):
+def test_a_loss_that_never_is_finite_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training that diverges says where, and of which streams, instead of shipping what is left."""
+    monkeypatch.setattr(bptt, "pinball", lambda quantiles, *_: quantiles[..., 0] * float("nan"))
+    with pytest.raises(
+        DivergedError, match=r"epoch 0, validation: the loss is no longer finite, got batch 1: 4 streams, s"
+    ):
         trained()
 
 

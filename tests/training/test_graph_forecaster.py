@@ -15,7 +15,7 @@ from training.graph.forecaster import Forecast
 
 SHAPES = {
     f"{mode}-{cell}-{layers}": DetectorShape(
-        mode=mode, channels=("a", "b", "c") if mode == "fixed" else None, cell=cell, layers=layers, hidden=6, readout=8
+        mode=mode, channels=("a", "b", "c") if mode == "fixed" else None, cell=cell, layers=layers, hidden=6
     )
     for mode in ("any", "fixed")
     for cell in ("gru", "lstm")
@@ -98,7 +98,7 @@ def test_quantiles_never_cross(detector: Detector, stretch: tuple[torch.Tensor, 
 def test_an_untrained_forecast_is_persistence() -> None:
     """Before anybody has learnt, a forecast is the last value, with a band of a few change scales."""
     torch.manual_seed(0)
-    detector = Detector(DetectorShape(hidden=8, readout=0))
+    detector = Detector(DetectorShape(hidden=8))
     values = torch.randn(2, 100, 1, dtype=torch.float64).cumsum(dim=1)
     prepared = detector.prepare(values, torch.ones(2, 100, 1), torch.ones(2, 100), torch.zeros(2, 100, 4))
     hidden = detector.forecaster.initial_hidden(2, 1)

@@ -21,7 +21,7 @@ SETTINGS = TrainSettings.model_validate({"name": "a", "data": {"synthetic": {}}}
 
 def made(seed: int, **shape: object) -> Detector:
     torch.manual_seed(seed)
-    return Detector(DetectorShape(**{"hidden": 8, "readout": 4} | shape))
+    return Detector(DetectorShape(**{"hidden": 8} | shape))
 
 
 @pytest.fixture
@@ -46,7 +46,6 @@ def test_training_starts_from_the_weights_of_another_run(weights: Path) -> None:
     ("shape", "told"),
     [
         ({"hidden": 16}, ["model hidden", "8", "16"]),
-        ({"readout": 0}, ["model readout", "4", "0"]),
         ({"cell": "lstm"}, ["model cell", "gru", "lstm"]),
         ({"mode": "fixed", "channels": ("a",)}, ["model mode", "any", "fixed"]),
     ],

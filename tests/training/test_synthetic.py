@@ -118,12 +118,12 @@ class TestForecasts:
     def test_forecasts_beat_a_line_and_the_last_value(self) -> None:
         """A few passes over some chaotic streams beat persistence and autoregression on others; no pass does not."""
         torch.manual_seed(0)
-        detector = Detector(DetectorShape(hidden=16, readout=16))
+        detector = Detector(DetectorShape(hidden=16))
         inputs, query, mask, target = self.prepared(detector, range(32))
         others = self.prepared(detector, range(1000, 1016))
         start = detector.forecaster.initial_hidden(32, 1)
         with torch.no_grad():
-            quiet = Detector(DetectorShape(hidden=16, readout=0))
+            quiet = Detector(DetectorShape(hidden=16))
         untrained = self.error(quiet, others)
         optimiser = torch.optim.Adam(detector.forecaster.parameters(), lr=1e-2)
         for _ in range(6):

@@ -44,7 +44,6 @@ _STRANGEST = 0.25  # what the strangest target alone counts for beside all of th
 _LASTING, _DOUBT = 0.15, 3.0  # what a nat of a level away from its usual one counts for, beyond the first three
 _YOUNG = 200.0  # samples at which a stream is half as sure as it will be
 _NETWORK_CLIP = 8.0  # of everything unit-free that the network hears
-_OUTCOME_CLIP = 100.0  # change scales; the same for what it is told that it should have forecast
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,6 @@ class DetectorShape:
     cell: str = "gru"
     layers: int = 1
     hidden: int = 32
-    readout: int = 0
-    """Features of the readout that each stream learns for itself; 0 is none, and a fixed bundle has none."""
     warm_up: int = 128
     """Samples of a new stream during which the score is 0."""
     band_level: float = 0.98
@@ -354,15 +351,14 @@ class Detector(nn.Module):
 def _make_forecaster(shape: DetectorShape) -> Forecaster:
     cell = CELLS[shape.cell]
     if shape.mode == "any":
-        return SharedForecaster(cell, shape.hidden, shape.layers, shape.readout)
+        return SharedForecaster(cell, shape.hidden, shape.layers)
     return JointForecaster(cell, shape.hidden, shape.layers, len(shape.channels or ()))
 
 
 def _inputs(reading: Reading) -> Tensor:
     """What the cell hears of a sample (..., C, INPUTS); a channel that is not observed stands where it last stood."""
     z, g = (one.clamp(-_NETWORK_CLIP, _NETWORK_CLIP) for one in (reading.z, reading.g))
-    outcome = reading.y.clamp(-_OUTCOME_CLIP, _OUTCOME_CLIP)
-    return torch.cat([z, g, reading.ratio, reading.rate.sqrt(), reading.known.float(), outcome], dim=-1)
+    return torch.cat([z, g, reading.ratio, reading.rate.sqrt(), reading.known.float()], dim=-1)
 
 
 def _timing(since: Tensor, period: Tensor, clock: Tensor) -> Tensor:

@@ -22,16 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from training.cells import Cell
-from training.graph.readout import Readout
 
-HEARD = 5  # z, g, ratio, youth, mask: what the cell hears of each channel
-INPUTS = HEARD + 1  # and the outcome, in units of the forecast, which the readout learns from
+INPUTS = 5  # z, g, ratio, youth, mask: what the cell hears of each channel
 TIMING = 5  # gap and four clock features: what cell and head hear of the moment
 LEVERS = 2  # back, momentum: what the head may pull and push
 QUERY = TIMING + LEVERS
 QUANTILES = 5
 
-_YOUTH = 3  # which input: the root of how much the sample counts
 _LEVELS, _CHANGES = 32, 8  # samples that the line holds
 _LINE = _LEVELS + _CHANGES
 _HEAD = 1 + LEVERS + 4  # bias, pull, push, four widths
@@ -53,10 +50,6 @@ class Forecast(NamedTuple):
     def width(self) -> Tensor:
         """Half of what lies between the inner quantiles (..., C, 1)."""
         return 0.5 * (self.widths[..., :1] + self.widths[..., 2:3])
-
-    def moved(self, way: Tensor) -> Forecast:
-        """The same, `way` (..., C, 1) higher."""
-        return self._replace(centre=self.centre + way)
 
     @property
     def quantiles(self) -> Tensor:
@@ -108,16 +101,15 @@ class Forecaster(nn.Module, ABC):
 class SharedForecaster(Forecaster):
     """One set of weights for every channel, each channel with its own memory.
 
-    That is the cell's state, a *line* of the last levels and changes as they were, and the readout's state. A delay of
-    twenty samples is read off the line; a recurrent cell would have to learn to keep it.
+    That is the cell's state, and a *line* of the last levels and changes as they were. A delay of twenty samples is
+    read off the line; a recurrent cell would have to learn to keep it.
     """
 
-    def __init__(self, cell: type[Cell], hidden: int, layers: int, readout: int) -> None:
+    def __init__(self, cell: type[Cell], hidden: int, layers: int) -> None:
         super().__init__()
-        self.cell = cell(HEARD + TIMING + _LINE, hidden, layers)
+        self.cell = cell(INPUTS + TIMING + _LINE, hidden, layers)
         self.head = nn.Linear(hidden + _LINE + TIMING, _HEAD)
-        self.readout = Readout(hidden + _LINE, readout) if readout else None
-        self._parts = [self.cell.state_width, _LINE, self.readout.state_width if self.readout else 0]
+        self._parts = [self.cell.state_width, _LINE]
         self.hidden_width = sum(self._parts)
         _start_as_persistence(self.head)
 
@@ -131,17 +123,12 @@ class SharedForecaster(Forecaster):
         """One sample; see `Forecaster.step`."""
         # Rows and channels are alike to shared weights; flat, they make the matrix products that ORT is fastest at.
         inputs, timing, hidden = inputs.flatten(0, 1), timing.flatten(0, 1), hidden.flatten(0, 1)
-        state, line, own = hidden.split(self._parts, dim=-1)
-        memory = torch.cat([self.cell.output(state), line], dim=-1)
-        forecast = _forecast(self.head(torch.cat([memory, timing], dim=-1)), *(lever.flatten(0, 1) for lever in levers))
-        if self.readout:
-            phi = self.readout.phi(memory)
-            forecast = forecast.moved(self.readout.correction(phi, own))
-            outcome, rate = inputs[..., HEARD:], inputs[..., _YOUTH : _YOUTH + 1] ** 2
-            own = self.readout.follow(phi, outcome - forecast.centre, forecast.width, rate, own)
+        state, line = hidden.split(self._parts, dim=-1)
+        asked = torch.cat([self.cell.output(state), line, timing], dim=-1)
+        forecast = _forecast(self.head(asked), *(lever.flatten(0, 1) for lever in levers))
         line = torch.cat([inputs[..., :1], line[..., : _LEVELS - 1], inputs[..., 1:2], line[..., _LEVELS:-1]], dim=-1)
-        state = self.cell.step(torch.cat([inputs[..., :HEARD], timing, line], dim=-1), state)
-        hidden = torch.cat([state, line, own], dim=-1)
+        state = self.cell.step(torch.cat([inputs, timing, line], dim=-1), state)
+        hidden = torch.cat([state, line], dim=-1)
         B, C = levers[0].shape[:2]
         return Forecast(*(part.unflatten(0, (B, C)) for part in forecast)), hidden.unflatten(0, (B, C))
 
@@ -150,23 +137,15 @@ class SharedForecaster(Forecaster):
         N, _, C, _ = inputs.shape
         inputs, query, mask = (one.transpose(1, 2).flatten(0, 1) for one in (inputs, query, mask))  # (M, T, ...)
         timing, levers = query.split([TIMING, LEVERS], dim=-1)
-        state, line, own = hidden.flatten(0, 1).split(self._parts, dim=-1)
+        state, line = hidden.flatten(0, 1).split(self._parts, dim=-1)
         walk = _Walk(mask)
         heard = walk.observed(torch.cat([inputs, timing], dim=-1))
         lines = _lines(heard[..., :2], line)
-        x = torch.cat([heard[..., :HEARD], heard[..., HEARD + 1 :], lines[:, 1:]], dim=-1)
-        outputs, last = walk.cell(self.cell, x, state)
+        outputs, last = walk.cell(self.cell, torch.cat([heard, lines[:, 1:]], dim=-1), state)
         memory = torch.cat([outputs, lines], dim=-1)  # after 0, 1, ... observed samples
         asked = torch.cat([walk.before(memory), timing], dim=-1)
         forecast = _forecast(self.head(asked), *levers.split(1, dim=-1))
-        if self.readout:
-            phi = self.readout.phi(memory)
-            wanted = torch.cat([inputs[..., HEARD : HEARD + 1] - forecast.centre, forecast.width], dim=-1).detach()
-            target, sigma = walk.observed(wanted).split(1, dim=-1)
-            rate = heard[..., _YOUTH : _YOUTH + 1] ** 2 * walk.present
-            weights, own = self.readout.unroll(phi[:, :-1], target, sigma, rate, own)
-            forecast = forecast.moved(walk.before((phi * weights).sum(dim=-1, keepdim=True)))
-        hidden = torch.cat([last, walk.after(lines), own], dim=-1)
+        hidden = torch.cat([last, walk.after(lines)], dim=-1)
         return forecast.quantiles.unflatten(0, (N, C)).transpose(1, 2), hidden.unflatten(0, (N, C))
 
 
@@ -176,7 +155,7 @@ class JointForecaster(Forecaster):
     def __init__(self, cell: type[Cell], hidden: int, layers: int, channels: int) -> None:
         super().__init__()
         self.channels = channels
-        self.cell = cell(channels * (HEARD + 1) + TIMING - 1, hidden, layers)
+        self.cell = cell(channels * (INPUTS + 1) + TIMING - 1, hidden, layers)
         self.head = nn.Linear(hidden, channels * _HEAD)
         self.timing_head = nn.Linear(TIMING, _HEAD)
         self.hidden_width = self.cell.state_width
@@ -207,7 +186,7 @@ class JointForecaster(Forecaster):
     def _side_by_side(self, inputs: Tensor, timing: Tensor) -> Tensor:
         """All channels' inputs and gaps, and the clock once: (..., width of the cell's input)."""
         gap, clock = timing[..., 0], timing[..., 0, 1:]
-        return torch.cat([inputs[..., :HEARD].flatten(-2), gap, clock], dim=-1)
+        return torch.cat([inputs.flatten(-2), gap, clock], dim=-1)
 
     def _ask(self, memory: Tensor, timing: Tensor) -> Tensor:
         return self.head(memory).unflatten(-1, (self.channels, _HEAD)) + self.timing_head(timing)
@@ -256,8 +235,6 @@ class _Walk:
         self._whole = bool(mask.all())
         self._order = torch.argsort(~mask, dim=1, stable=True)
         self._before = mask.cumsum(dim=1) - mask.long()
-        self.present = (torch.arange(mask.shape[1]) < self._seen[:, None]).unsqueeze(-1).float()
-        """(M, T, 1) 1 where `observed` holds an observed sample."""
 
     def observed(self, x: Tensor) -> Tensor:
         """Move the observed ones of (M, T, width) to the front; what follows them is to be ignored."""

@@ -22,12 +22,9 @@ class ModelSettings(Section):
     """Cells on top of each other."""
     hidden: Annotated[int, Field(ge=1, le=1024)] = 32
     """Hidden units of each."""
-    readout: Annotated[int, Field(ge=0, le=128)] = 0
-    """Features of a readout that each stream learns for itself while it runs; 0 is none. For `mode: any`. An
-    experiment: forecasts get closer, at 5 KB per channel for 32, and an export may fail its proof of parity."""
     start: str | None = None
     """Where the forecaster's weights start: `default` for the universal bundle's, or the weights.pt of another run;
-    null starts from chance. Mode, cell, layers, hidden and readout must be those of the start."""
+    null starts from chance. Mode, cell, layers and hidden must be those of the start."""
     warm_up: Annotated[int, Field(ge=8)] = 128
     """Samples of a new stream during which the score is 0."""
     band_level: Annotated[float, Field(gt=0.5, lt=1)] = 0.98
