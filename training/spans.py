@@ -5,6 +5,7 @@ Axes: N streams of a batch, T samples, C channels, F inputs, G what is known whe
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -38,17 +39,40 @@ class Span:
     counted: Tensor
     """(T, C) True where the target counts in the loss."""
 
+    streams: tuple[str, ...] = ()
+    """Which streams these are, for messages."""
+
     def part(self, when: slice) -> Span:
         """Some samples of one stream."""
         return self._each(lambda tensor: tensor[when])
 
+    def pieces(self, length: int) -> Iterator[Span]:
+        """One stream, `length` samples at a time."""
+        for at in range(0, len(self.target), length):
+            yield self.part(slice(at, at + length))
+
+    def samples(self, when: slice) -> Span:
+        """Some samples of streams side by side."""
+        return self._each(lambda tensor: tensor[:, when])
+
     def chunks(self, length: int) -> Iterator[Span]:
         """Streams side by side, `length` samples at a time."""
         for at in range(0, self.target.shape[1], length):
-            yield self._each(lambda tensor, at=at: tensor[:, at : at + length])
+            yield self.samples(slice(at, at + length))
+
+    def rows(self, which: Sequence[int]) -> Span:
+        """Some of the streams side by side."""
+        return replace(self._each(lambda tensor: tensor[which]), streams=tuple(self.streams[row] for row in which))
+
+    def to(self, device: str) -> Span:
+        """The same on another device."""
+        return self._each(lambda tensor: tensor.to(device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Span:
-        return Span(*(change(getattr(self, field.name)) for field in fields(self)))
+        return replace(self, **{name: change(getattr(self, name)) for name in _TENSORS})
+
+
+_TENSORS = tuple(field.name for field in fields(Span) if field.name != "streams")
 
 
 def standardise(
@@ -77,7 +101,7 @@ def _prepare(detector: Detector, block: Block) -> Iterator[Span]:
     arrays = (block.values, block.observed, block.elapsed, block.clock)
     prepared = detector.prepare(*map(torch.from_numpy, arrays))
     for row, one in enumerate(block.series):
-        yield Span(*(tensor[row, : len(one)] for tensor in prepared))
+        yield Span(*(tensor[row, : len(one)] for tensor in prepared), streams=(one.stream,))
 
 
 def _segments(whole: Span, cut: int, chunk: int) -> list[Span]:
@@ -92,17 +116,26 @@ def _later(whole: Span, one: Series, chunk: int) -> Span:
     return replace(later, counted=later.counted & is_later[:, None])
 
 
-def batches(spans: Sequence[Span], most: int, rng: np.random.Generator | None = None) -> list[list[Span]]:
-    """Spans of like shape, `most` at a time; in random order where a generator is given."""
+def batches(
+    spans: Sequence[Span], most: int, rng: np.random.Generator | None = None, most_padding: float = 0.5
+) -> list[list[Span]]:
+    """Spans with as many channels and of like length, `most` at a time; in random order where a generator is given.
+
+    Args:
+        spans: Of one stream each.
+        most: Spans of a batch.
+        rng: For the order.
+        most_padding: Share of a batch that may be padding: lengths are grouped by powers of 1 / (1 - most_padding).
+    """
     groups: dict[tuple[int, int], list[Span]] = defaultdict(list)
     for at in range(len(spans)) if rng is None else rng.permutation(len(spans)):
         samples, channels = spans[at].target.shape
-        groups[channels, samples.bit_length()].append(spans[at])
+        groups[channels, int(math.log2(samples) / -math.log2(1 - most_padding))].append(spans[at])
     batched = [group[at : at + most] for group in groups.values() for at in range(0, len(group), most)]
     return batched if rng is None else [batched[at] for at in rng.permutation(len(batched))]
 
 
 def side_by_side(spans: Sequence[Span]) -> Span:
     """Pad spans to the longest of them."""
-    names = [field.name for field in fields(Span)]
-    return Span(*(pad_sequence([getattr(span, name) for span in spans], batch_first=True) for name in names))
+    padded = (pad_sequence([getattr(span, name) for span in spans], batch_first=True) for name in _TENSORS)
+    return Span(*padded, streams=tuple(stream for span in spans for stream in span.streams))
