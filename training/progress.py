@@ -26,6 +26,11 @@ class Progress(AbstractContextManager["Progress"]):
             console=console or Console(stderr=True),
         )
 
+    @classmethod
+    def silent(cls) -> Progress:
+        """One that nobody sees."""
+        return cls(Console(quiet=True))
+
     def __enter__(self) -> Progress:
         self._bars.start()
         return self

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from training.data.series import Series
-from training.fit import Fitted, bptt, fit
+from training.fit import Epoch, Fitted, bptt, fit
 from training.fit.bptt import Bptt
 from training.fit.loss import Usual, persistence_loss, pinball
 from training.fit.processes import ALONE
@@ -99,6 +99,20 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     other = trained(SETTINGS.model_copy(update={"seed": 4}))[0].state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_whoever_watches_may_end_training() -> None:
+    """Training ends with the epoch at which it is asked to, and with the best weights so far."""
+    told: list[int] = []
+
+    def enough(epoch: Epoch) -> bool:
+        told.append(epoch.epoch)
+        return epoch.epoch == 1
+
+    made = detector()
+    fitted = fit(made, waves(), "UTC", SETTINGS, quiet(), watch=enough)
+    assert told == [epoch.epoch for epoch in fitted.epochs] == [0, 1]
+    assert fitted.best.validation_loss == min(epoch.validation_loss for epoch in fitted.epochs)
 
 
 def test_training_beats_persistence() -> None:

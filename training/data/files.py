@@ -37,7 +37,7 @@ def read_files(
         InputError: naming file, line and column.
     """
     pieces: dict[str, list[_Piece]] = defaultdict(list)
-    for path in watch(_resolve(settings.paths)):
+    for path in watch(resolve(settings.paths)):
         table, time = _read(path, settings)
         channels = tuple(table.numbers)
         values = np.stack(list(table.numbers.values()), axis=1)
@@ -49,7 +49,8 @@ def read_files(
     return [one for one in series if one is not None]
 
 
-def _resolve(patterns: Sequence[str]) -> list[Path]:
+def resolve(patterns: Sequence[str]) -> list[Path]:
+    """The files that names and globs stand for, each once. Raises InputError where one stands for none."""
     paths: dict[Path, None] = {}
     for pattern in patterns:
         found = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))

@@ -17,7 +17,7 @@ import torch
 from detector.errors import ConfigurationError
 from training.data.series import Series, sha256
 from training.fit import state
-from training.fit.bptt import Bptt, Passed
+from training.fit.bptt import Bptt, Step
 from training.fit.curriculum import stretches
 from training.fit.loss import persistence_loss
 from training.fit.processes import ALONE, Team
@@ -39,7 +39,7 @@ def fit(
     progress: Progress,
     *,
     folder: Path | None = None,
-    watch: Callable[[Epoch], None] | None = None,
+    watch: Callable[[Epoch], bool] = lambda _: False,
     team: Team = ALONE,
 ) -> Fitted:
     """Train the detector's forecaster in place.
@@ -51,7 +51,7 @@ def fit(
         settings: Epochs, chunk, batch and so on.
         progress: Told of each epoch as it ends.
         folder: Keeps after each epoch what a training goes on from that was interrupted here; None keeps nothing.
-        watch: Called with each epoch as it ends; what it raises ends the training.
+        watch: Asked at the end of each epoch whether to end training there, with the best weights so far.
         team: The processes that train together.
 
     Raises:
@@ -73,10 +73,10 @@ def fit(
             break
         training.add(_epoch(training, passes, train, validation, settings, progress))
         progress.says(_line(training.epochs[-1]))
-        if watch is not None:
-            watch(training.epochs[-1])
         if folder is not None and team.rank == 0:
             state.save(training, folder, data)
+        if watch(training.epochs[-1]):
+            break
     return Fitted(training.epochs, training.end(), floor)
 
 
@@ -99,10 +99,10 @@ def _epoch(
     while True:
         try:
             if training.number:
-                passed = passes.train(stretches(train, training.number, settings))
+                steps = list(passes.train(stretches(train, training.number, settings)))
             else:
-                passed = Passed.measured(passes.validate(train))
-            return _logged(training, passed, passes.validate(validation), time.perf_counter() - started)
+                steps = [Step(passes.validate(train), 1, torch.zeros(()), False)]
+            return _logged(training, steps, passes.validate(validation), time.perf_counter() - started)
         except DivergedError as error:
             falls += 1
             if falls == _FALLS or not training.number:
@@ -111,15 +111,15 @@ def _epoch(
             progress.says(f"{error}; back to the weights before the epoch, and on at half the rate")
 
 
-def _logged(training: Training, passed: Passed, loss: float, seconds: float) -> Epoch:
-    norms, learning_rate = torch.stack(passed.norms), training.optimiser.param_groups[0]["lr"]
+def _logged(training: Training, steps: Sequence[Step], loss: float, seconds: float) -> Epoch:
+    norms, learning_rate = torch.stack([step.norm for step in steps]), training.optimiser.param_groups[0]["lr"]
     return Epoch(
         epoch=training.number,
-        train_loss=passed.loss,
+        train_loss=sum(step.lost for step in steps) / sum(step.counted for step in steps),
         validation_loss=loss,
         gradient_norm_median=norms.median().item(),
         gradient_norm_max=norms.max().item(),
-        clipped_ratio=sum(passed.clipped) / len(passed.clipped),
+        clipped_ratio=sum(step.clipped for step in steps) / len(steps),
         learning_rate=learning_rate,
         seconds=seconds,
     )
