@@ -11,6 +11,8 @@
     state        all that training is between two epochs: to fall back to, and to go on from
     processes    several processes as one
     logs         the same figures for TensorBoard
+    range_test   which learning rate to take
+    reach        how far back gradients reach
     records      what training tells of itself
 
 `loop` is the page to begin with.

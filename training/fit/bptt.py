@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -65,36 +65,15 @@ class Unroll(nn.Module):
         return quantiles.float(), hidden.float()
 
 
-@dataclass(slots=True)
-class Passed:
-    """What a pass measured, step by step."""
+class Step(NamedTuple):
+    """What is measured of a step of the optimiser."""
 
-    lost: float = 0.0
-    counted: int = 0
-    norms: list[Tensor] = field(default_factory=list)
+    lost: float
+    """Sum over what counts; over all processes."""
+    counted: int
+    norm: Tensor
     """Of the gradient, before clipping."""
-    clipped: list[bool] = field(default_factory=list)
-
-    @classmethod
-    def measured(cls, loss: float) -> Passed:
-        """A pass without a step."""
-        return cls(loss, 1, [torch.zeros(())], [False])
-
-    def add(self, lost: float, counted: int, norm: Tensor, clipped: bool) -> None:
-        """Take in one step."""
-        self.lost, self.counted = self.lost + lost, self.counted + counted
-        self.norms.append(norm)
-        self.clipped.append(clipped)
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether all went well so far."""
-        return math.isfinite(self.lost) and bool(self.norms[-1].isfinite())
-
-    @property
-    def loss(self) -> float:
-        """Mean over all that counted."""
-        return self.lost / self.counted
+    clipped: bool
 
 
 class Bptt:
@@ -113,13 +92,13 @@ class Bptt:
         self._unroll = Unroll(training.forecaster, settings)
         self._shared = team.share(self._unroll)
 
-    def train(self, spans: Sequence[Span]) -> Passed:
+    def train(self, spans: Sequence[Span]) -> Iterator[Step]:
         """One epoch: a step for every chunk of every batch.
 
         Raises:
             DivergedError: a loss or a gradient is no longer finite.
         """
-        passed, training, settings = Passed(), self._training, self._settings
+        training, settings, steps = self._training, self._settings, 0
         training.forecaster.train()
         plan = batches(spans, settings.batch, training.rng, settings.padding)
         for number, chosen in enumerate(plan):
@@ -132,10 +111,10 @@ class Bptt:
                     weights = 1 / usual.of(losses.detach(), chunk.counted.sum(dim=1))
                     share = (number + when.start / batch.target.shape[1]) / len(plan)
                     norm, clipped = self._step((weights * losses).sum() / count, share)
-                    passed.add(self._team.total(losses.detach().sum()).item(), count, norm, clipped)
-                    if not passed.is_finite:
-                        raise _diverged(f"epoch {training.number}, step {len(passed.norms)}", number + 1, chosen)
-        return passed
+                    steps, lost = steps + 1, self._team.total(losses.detach().sum()).item()
+                    if not (math.isfinite(lost) and norm.isfinite()):
+                        raise _diverged(f"epoch {training.number}, step {steps}", number + 1, chosen)
+                    yield Step(lost, count, norm, clipped)
 
     def _walk(self, batch: Span) -> Iterator[tuple[slice, Tensor]]:
         """Chunk by chunk: where it lies, and its quantiles, from which a gradient may go back."""

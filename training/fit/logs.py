@@ -38,8 +38,8 @@ class Board:
         if self._writer is not None:
             self._writer.close()
 
-    def __call__(self, epoch: Epoch) -> None:
-        """Write an epoch; after an interruption, what was written of it before is no longer shown."""
+    def __call__(self, epoch: Epoch) -> bool:
+        """Write an epoch, never asking for an end; what was written of it before an interruption is no longer shown."""
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter  # imported on use: it takes seconds
 
@@ -47,3 +47,4 @@ class Board:
         for name, field in _NAMES.items():
             self._writer.add_scalar(name, getattr(epoch, field), epoch.epoch)
         self._writer.flush()
+        return False

@@ -21,6 +21,7 @@ from training.fit.bptt import Bptt, Step
 from training.fit.curriculum import stretches
 from training.fit.loss import persistence_loss
 from training.fit.processes import ALONE, Team
+from training.fit.reach import reach
 from training.fit.records import DivergedError, Epoch, Fitted
 from training.fit.state import Training
 from training.graph.detector import Detector
@@ -63,7 +64,8 @@ def fit(
     train, validation = standardise(detector, series, zone, settings, progress.over("standardising"))
     floor = persistence_loss(levels, train, validation)
     progress.says(f"persistence: validation loss {floor:.4f}")
-    training = Training(detector.forecaster.to(_device(settings)), settings)
+    before = reach(detector.forecaster, train, levels)
+    training = Training(detector.forecaster.to(_device(settings)), settings, before)
     data = sha256(series)
     if folder is not None and state.load(training, folder, data):
         progress.says(f"going on with epoch {training.number}")
@@ -77,7 +79,9 @@ def fit(
             state.save(training, folder, data)
         if watch(training.epochs[-1]):
             break
-    return Fitted(training.epochs, training.end(), floor)
+    best = training.end()
+    after = reach(detector.forecaster, train, levels)
+    return Fitted(training.epochs, best, floor, {"before training": training.reach, "after training": after})
 
 
 def _device(settings: FitSettings) -> str:

@@ -9,18 +9,16 @@ are those of one process that sees all rows. Every process reads the data; only 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from pathlib import Path
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from training.spans import Span
-
-Part = TypeVar("Part")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +43,14 @@ class Team:
         spare = batch.rows([0])
         return replace(spare, counted=torch.zeros_like(spare.counted))
 
-    def some(self, parts: Sequence[Part]) -> Sequence[Part]:
-        """This process's part of a list."""
-        return parts[self.rank :: self.size]
+    def told(self, what: Path | None) -> Path:
+        """What the first process says, by all of them."""
+        said = [what]
+        if self.size > 1:
+            distributed.broadcast_object_list(said)
+        if said[0] is None:
+            raise ValueError("the first process has to say something")
+        return said[0]
 
     def total(self, number: Tensor) -> Tensor:
         """The sum over all processes."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,10 @@ class Training:
     Args:
         forecaster: What is trained; on the device that it is to be trained on.
         settings: Of training.
+        reach: How far back gradients reached before.
     """
 
-    def __init__(self, forecaster: Forecaster, settings: FitSettings) -> None:
+    def __init__(self, forecaster: Forecaster, settings: FitSettings, reach: Sequence[float] = ()) -> None:
         torch.manual_seed(settings.seed)
         self._settings = settings
         self.forecaster = forecaster
@@ -49,6 +51,7 @@ class Training:
         self.best_weights = forecaster.state_dict()
         self.slowed = 1.0
         """Share of the learning rate that is left after falls back."""
+        self.reach = list(reach)
 
     @property
     def number(self) -> int:
@@ -94,6 +97,7 @@ class Training:
                 "best": None if self.best is None else self.best.epoch,
                 "best_weights": self.best_weights,
                 "slowed": self.slowed,
+                "reach": self.reach,
             }
         )
 
@@ -106,7 +110,7 @@ class Training:
         self.rng.bit_generator.state = kept["order_random"]
         self.epochs = [Epoch(**epoch) for epoch in kept["epochs"]]
         self.best = None if kept["best"] is None else self.epochs[kept["best"]]
-        self.best_weights, self.slowed = kept["best_weights"], kept["slowed"]
+        self.best_weights, self.slowed, self.reach = kept["best_weights"], kept["slowed"], kept["reach"]
 
 
 def save(training: Training, folder: Path, data: str) -> None:
