@@ -71,6 +71,10 @@ def test_leads_are_taken_in_pairs() -> None:
     (line,) = (line for line in notes("tsb-ad-u", cases, 1.0, "auto") if "less" in line)
     assert line.startswith("ours less POLY, VUS-PR: +0.400")
     assert line.endswith("over 2 series")
+    (line,) = (
+        line for line in notes("tsb-ad-u", [*cases, result("d", 0.5, 0.6, "WSD")], 1.0, "auto") if "less" in line
+    )
+    assert line.endswith("over 3 series: UCR +0.400, WSD -0.100")
 
 
 def test_false_alarms_are_those_outside_events_and_their_wake() -> None:

@@ -16,7 +16,7 @@ from detector.errors import ConfigurationError
 Split: TypeAlias = Literal["dev", "validation"]
 Roles: TypeAlias = Literal["auto", "declared"]
 
-_ALL, _CALIBRATION, _WINDOWED = "all", "calibration", "windowed-lstm"
+_ALL, _CALIBRATION, _WINDOWED, _OWN = "all", "calibration", "windowed-lstm", "own-training"
 
 
 def evaluate(
@@ -29,7 +29,12 @@ def evaluate(
     ] = None,
     bundle: Annotated[str, typer.Option("--bundle", "-b", help="Bundle; default: the one in the box.")] = "default",
     baselines: Annotated[
-        list[str] | None, typer.Option("--with", help="windowed-lstm: train one per series beside ours, on a subset.")
+        list[str] | None,
+        typer.Option(
+            "--with",
+            help="windowed-lstm: train one per series beside ours, on a subset. own-training: train ours on each "
+            "series' own training part besides. May be given again.",
+        ),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for results and what a rerun takes.")] = Path(
         "evaluation"
@@ -58,7 +63,7 @@ def evaluate(
     from training.progress import Progress
 
     _check("--suite", suite, [*SUITES, _ALL, _CALIBRATION])
-    _check("--with", baselines or (), [_WINDOWED])
+    _check("--with", baselines or (), [_WINDOWED, _OWN])
     _check("--split", [split] if split else (), get_args(Split))
     _check("--roles", [roles], get_args(Roles))
     named = [name for name in suite if name != _CALIBRATION]
@@ -71,7 +76,8 @@ def evaluate(
         suites=tuple(dict.fromkeys(each for name in named for each in (below if name == _ALL else [name]))),
         data=data,
         bundle=bundle,
-        windowed_lstm=bool(baselines),
+        windowed_lstm=_WINDOWED in (baselines or ()),
+        own_training=_OWN in (baselines or ()),
         output=output,
         jobs=jobs or os.cpu_count() or 1,
         split=cast(Split | None, split),

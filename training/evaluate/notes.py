@@ -48,9 +48,17 @@ def _leads(cases: Sequence[CaseResult]) -> list[str]:
     best = max(theirs, key=lambda method: mean_interval(theirs[method]).mean, default=None)
     pairs = {best: theirs[best]} if best else {}
     pairs |= {name: [each.baselines.get(name, {}).get(VUS_PR, math.nan) for each in cases] for name in trained}
+    return [_lead(cases, method, figures) for method, figures in pairs.items()]
+
+
+def _lead(cases: Sequence[CaseResult], method: str, theirs: Sequence[float]) -> str:
+    """Ours less theirs, in all and family by family."""
     ours = [each.measures.get(VUS_PR, math.nan) for each in cases]
-    leads = {method: paired_difference(ours, figures) for method, figures in pairs.items()}
-    return [
-        f"ours less {method}, {VUS_PR}: {lead.mean:+.3f} [{lead.low:+.3f}, {lead.high:+.3f}] over {lead.number} series"
-        for method, lead in leads.items()
-    ]
+    lead = paired_difference(ours, theirs)
+    of_family: dict[str, list[float]] = {}
+    for case, our, their in zip(cases, ours, theirs, strict=True):
+        if not math.isnan(our - their):
+            of_family.setdefault(case.case.family, []).append(our - their)
+    families = [f"{name} {mean_interval(each).mean:+.3f}" for name, each in sorted(of_family.items())]
+    told = f"{lead.mean:+.3f} [{lead.low:+.3f}, {lead.high:+.3f}] over {lead.number} series"
+    return f"ours less {method}, {VUS_PR}: {told}" + (f": {', '.join(families)}" if len(families) > 1 else "")

@@ -34,7 +34,7 @@ from training.evaluate.verdict import Stored, Verdict, recall, stored_path
 from training.evaluate.workers import Crew
 from training.progress import Progress
 
-WINDOWED_LSTM = "windowed-lstm"
+WINDOWED_LSTM, OWN_TRAINING = "windowed-lstm", "own-training"
 _SUBSET_CASES, _SUBSET_ROWS = 12, 20_000  # of a suite: what the windowed LSTM, minutes per series, is run on
 
 
@@ -47,6 +47,8 @@ class Options:
     bundle: str = "default"
     windowed_lstm: bool = False
     """Whether to train a windowed LSTM per case beside ours, on a subset."""
+    own_training: bool = False
+    """Whether to train ours on each case's own training part besides, where it has one."""
     output: Path = Path("evaluation")
     jobs: int = 1
     split: Split | None = None
@@ -95,9 +97,13 @@ class _Evaluation:
             self._refusals.append(Refusal(options.only, "no case is left to evaluate"))
         # 2. Score, and train what is compared.
         verdicts = self._verdicts(cases)
-        windowed = self._windowed(cases) if options.windowed_lstm else {}
+        trained: dict[str, dict[str, Told]] = {}
+        if options.windowed_lstm:
+            trained[WINDOWED_LSTM] = self._windowed(cases)
+        if options.own_training:
+            trained[OWN_TRAINING] = self._own_training(cases)
         # 3. Measure every method on every case.
-        others = [{WINDOWED_LSTM: windowed[case.name]} if case.name in windowed else {} for case in cases]
+        others = [{method: told[case.name] for method, told in trained.items() if case.name in told} for case in cases]
         measured = self._measured(cases, verdicts, others)
         # 4. Make the table.
         return self._told(cases, verdicts, measured, others)
@@ -132,6 +138,24 @@ class _Evaluation:
             place.case.name: Told(one.scores, one.anomaly, one.microseconds_per_event)
             for place, one in zip(places, found, strict=True)
         }
+
+    def _own_training(self, cases: Sequence[Case]) -> dict[str, Told]:
+        """Ours, trained on each case's own part, from files where they are there."""
+        from training.evaluate.own_training import SETTINGS, is_eligible
+
+        options = self._options
+        settings = (self._bundle.sha256, self._policy, options.roles, OWN_TRAINING, SETTINGS.fit.model_dump_json())
+        places = [self._place(case, *settings) for case in cases if is_eligible(case)]
+        missing = sorted(self._missing(places, Verdict), key=lambda place: -len(place.case))
+        work = [
+            tasks.OwnTask(self._bundle.path, options.budget_per_day, options.roles == "declared", place)
+            for place in missing
+        ]
+        refused = [refusal for refusal in self._spread(OWN_TRAINING, tasks.train_own, work, missing) if refusal]
+        self._refusals += refused
+        left_out = {refusal.case for refusal in refused}
+        found = {place.case.name: _recalled(place, Verdict) for place in places if place.case.name not in left_out}
+        return {name: Told(one.score, one.anomaly) for name, one in found.items()}
 
     def _measured(
         self, cases: Sequence[Case], verdicts: Sequence[Verdict], others: Sequence[dict[str, Told]]

@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+from detector.errors import TidewardenError
 from detector.model.bundle import read_bundle
 from detector.model.session import Session
+from detector.settings import DecideSettings
 from detector.stages.decide import Policy
 from training.evaluate.measured import Measured, Told, measure
+from training.evaluate.results import Refusal
 from training.evaluate.runner import judge
 from training.evaluate.suites import Case, Pooled
 from training.evaluate.verdict import store
@@ -72,6 +76,31 @@ def train_windowed(place: Place) -> None:
 
     store(place.path, scores(place.case, REDUCED))
     advance(len(place.case))
+
+
+class OwnTask(NamedTuple):
+    """A case to train ours for."""
+
+    bundle: Path
+    budget_per_day: float | None
+    declare_roles: bool
+    place: Place
+
+
+def train_own(task: OwnTask) -> Refusal | None:
+    """Train ours on the case's own training part, and score it; gives the reason where that cannot be."""
+    from training.evaluate.own_training import trained  # torch takes seconds to import
+
+    case, path = task.place
+    with TemporaryDirectory() as folder:
+        try:
+            bundle = trained(read_bundle(task.bundle), case, Path(folder))
+        except TidewardenError as error:
+            return Refusal(case.name, f"own training: {error}")
+        policy = Policy.of(DecideSettings(budget_per_day=task.budget_per_day), bundle)
+        for _, verdict in judge(Session(bundle), policy, [case], declare_roles=task.declare_roles, on_rows=advance):
+            store(path, verdict)
+    return None
 
 
 class MeasureTask(NamedTuple):
