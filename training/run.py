@@ -5,23 +5,20 @@
       epochs.csv      what fit logged of each epoch
       metrics.json    data, fit, calibration, bundle, versions
       report.html     the same for people
+      tensorboard/    the figures of each epoch, for TensorBoard
       weights.pt      the detector as torch saved it; `export` makes the bundle from it again
       bundle.onnx     what the daemon runs
 
-A folder is whole or says that it is not: it is called *.partial while it is made and *.broken, with an error.txt, when
-it could not be finished.
+Until it is whole there is a checkpoint.pt too, which `train --resume` goes on from (`folder`, `fit.state`).
 """
 
 from __future__ import annotations
 
 import csv
-import glob
 import hashlib
-import itertools
 import json
 import pickle
 import subprocess
-import traceback
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,45 +37,99 @@ from training.data.load import History, load_history
 from training.data.series import sha256
 from training.export import export
 from training.fit import Epoch, Fitted, fit
+from training.fit.logs import Board
+from training.fit.processes import Team, team
+from training.fit.range_test import Sweep, sweep, write_page
+from training.fit.state import FILE as CHECKPOINT
+from training.folder import CONFIG, reopened, run_folder
 from training.graph.detector import Detector, DetectorShape
 from training.progress import Progress
 from training.report import write_report
 from training.settings import TrainSettings, dump
+from training.shapes import Architecture
 
 UNIVERSAL = Path(bundles.__file__).parent / "default.pt"
 """The weights of the universal bundle, beside it: what `start: default` starts from."""
 
-_BUILD = ("mode", "cell", "layers", "hidden")  # what two forecasters must have in common
+_FREE = {"dropout", "variational", "initial"}  # keys of a network that two forecasters need not have in common
+_BUILD = ("mode", *(field.name for field in fields(Architecture) if field.name not in _FREE))
 
 
-def train(settings: TrainSettings, progress: Progress) -> Path:
-    """Train, calibrate, export and report.
+def train(settings: TrainSettings, progress: Progress, resume: Path | None = None) -> Path:
+    """Train, calibrate, export and report; of several processes that train together, the first does all but train.
+
+    Args:
+        settings: What is to be done.
+        progress: Told how far it is.
+        resume: A run folder that is not complete, to go on in; None makes a new one.
 
     Returns:
         The finished run folder.
     """
     torch.set_num_threads(settings.fit.threads)
-    with run_folder(settings.output, settings.name) as folder:
-        (folder / "config.yaml").write_text(dump(settings), encoding="utf-8")
-        history = load_history(settings, progress.over("reading"))
-        progress.says(
-            f"{len(history.series)} streams, {history.samples:,} samples, left out: {history.rejects or 'none'}"
+    with team() as mates, _folder(settings, resume, mates) as folder, Board(folder) as board:
+        is_first = mates.rank == 0
+        progress = progress if is_first else Progress.silent()
+        history, detector = _prepared(settings, progress)
+        watch = board if is_first else lambda _: False
+        fitted = fit(
+            detector,
+            history.series,
+            settings.data.time_zone,
+            settings.fit,
+            progress,
+            folder=folder,
+            watch=watch,
+            team=mates,
         )
-        torch.manual_seed(settings.fit.seed)
-        detector = Detector(shape_of(settings, history))
-        if settings.model.start:
-            start_from(detector, settings.model.start)
-        fitted = fit(detector, history.series, settings.data.time_zone, settings.fit, progress)
-        calibration = calibrate(detector, history.series, settings, progress)
-        metadata = describe(settings, history, calibration)
-        _save(folder / "weights.pt", detector, settings, metadata)
-        progress.says("exporting, and proving that the bundle computes what torch does")
-        export_weights(folder / "weights.pt", folder / "bundle.onnx")
-        metrics = _metrics(metadata, history, fitted, folder / "bundle.onnx")
-        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-        _write_epochs(folder / "epochs.csv", fitted.epochs)
-        write_report(folder / "report.html", f"{settings.name} {settings.version}", metrics, fitted, calibration)
+        if is_first:
+            _finish(folder, detector, settings, history, fitted, progress)
     return folder.with_suffix("")
+
+
+@contextmanager
+def _folder(settings: TrainSettings, resume: Path | None, mates: Team) -> Iterator[Path]:
+    if mates.rank:
+        yield mates.told(None)
+        return
+    with reopened(resume, settings) if resume else run_folder(settings.output, settings.name) as folder:
+        (folder / CONFIG).write_text(dump(settings), encoding="utf-8")
+        yield mates.told(folder)
+
+
+def _prepared(settings: TrainSettings, progress: Progress) -> tuple[History, Detector]:
+    history = load_history(settings, progress.over("reading"))
+    progress.says(f"{len(history.series)} streams, {history.samples:,} samples, left out: {history.rejects or 'none'}")
+    torch.manual_seed(settings.fit.seed)
+    detector = Detector(shape_of(settings, history))
+    if settings.model.start:
+        start_from(detector, settings.model.start)
+    return history, detector
+
+
+def _finish(
+    folder: Path, detector: Detector, settings: TrainSettings, history: History, fitted: Fitted, progress: Progress
+) -> None:
+    calibration = calibrate(detector, history.series, settings, progress)
+    metadata = describe(settings, history, calibration)
+    _save(folder / "weights.pt", detector, settings, metadata)
+    progress.says("exporting, and proving that the bundle computes what torch does")
+    export_weights(folder / "weights.pt", folder / "bundle.onnx")
+    metrics = _metrics(metadata, history, fitted, folder / "bundle.onnx")
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    _write_epochs(folder / "epochs.csv", fitted.epochs)
+    write_report(folder / "report.html", f"{settings.name} {settings.version}", metrics, fitted, calibration)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def find_learning_rate(settings: TrainSettings, progress: Progress) -> tuple[Sweep, Path]:
+    """Try learning rates, from far too low to far too high; what was found, and the page that shows it."""
+    torch.set_num_threads(settings.fit.threads)
+    history, detector = _prepared(settings, progress)
+    found = sweep(detector, history.series, settings.data.time_zone, settings.fit, progress)
+    path = settings.output / f"{settings.name}-learning-rate.html"
+    write_page(path, f"{settings.name}: which learning rate", found)
+    return found, path
 
 
 def shape_of(settings: TrainSettings, history: History) -> DetectorShape:
@@ -106,10 +157,10 @@ def start_from(detector: Detector, start: str) -> None:
         InputError: the file is not what `train` writes.
     """
     saved = _saved(UNIVERSAL if start == "default" else Path(start))
-    own = detector.shape.as_dict()
+    theirs, own = asdict(Architecture()) | saved["shape"], detector.shape.as_dict()
     for key in _BUILD:
-        if saved["shape"].get(key) != own[key]:
-            built = f"{key} {saved['shape'].get(key)}, as the start has it"
+        if theirs.get(key) != own[key]:
+            built = f"{key} {theirs.get(key)}, as the start has it"
             raise ConfigurationError("model", key, expected=built, got=own[key], hint="or leave model.start out")
     prefix = "forecaster."
     weights = {name.removeprefix(prefix): w for name, w in saved["weights"].items() if name.startswith(prefix)}
@@ -195,26 +246,6 @@ def _saved(weights: Path) -> dict[str, Any]:
 def _save(path: Path, detector: Detector, settings: TrainSettings, metadata: dict[str, Any]) -> None:
     saved = {"name": settings.name, "version": settings.version, "metadata": metadata}
     torch.save({**saved, "shape": asdict(detector.shape), "weights": detector.state_dict()}, path)
-
-
-@contextmanager
-def run_folder(output: Path, name: str) -> Iterator[Path]:
-    """Make a folder that carries its plain name only once it is complete."""
-    path = _unused(output, f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
-    partial = path.with_name(path.name + ".partial")
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-    except BaseException:  # also Ctrl-C: whatever ended it, the folder says so
-        (partial / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        partial.rename(path.with_name(path.name + ".broken"))
-        raise
-    partial.rename(path)
-
-
-def _unused(output: Path, name: str) -> Path:
-    names = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
-    return next(output / one for one in names if not any(output.glob(f"{glob.escape(one)}*")))
 
 
 def _metrics(metadata: dict[str, Any], history: History, fitted: Fitted, bundle: Path) -> dict[str, Any]:

@@ -1,18 +1,20 @@
-"""Recurrent cells: one definition each, in two speeds.
+"""Recurrent cells: one layer each, a file each, under the names that `model.cell` knows.
 
 A cell carries a hidden state of `state_width` floats per row. `step` is the arithmetic that is exported: explicit
 matrix products and gates, which ONNX Runtime runs faster than its own GRU and LSTM operators. `unroll` walks many
-samples at once with torch's kernels over the *same* weights, for training; a test proves the two equal within
-tolerance.
+samples at once, by torch's kernels over the *same* weights where there is one; tests/battery proves the two equal.
+
+A new cell is one new file here (docs/extending.md): every file is imported, and registers what it holds.
 """
 
 from __future__ import annotations
 
-from training.cells.base import Cell
-from training.cells.gru import Gru
-from training.cells.lstm import Lstm
+import importlib
+import pkgutil
 
-CELLS: dict[str, type[Cell]] = {"gru": Gru, "lstm": Lstm}
-"""Every cell by the name that configuration uses; a new cell is one file and one entry here."""
+from training.cells.base import CELLS, Cell, MakeCell, Network, register
 
-__all__ = ["CELLS", "Cell", "Gru", "Lstm"]
+__all__ = ["CELLS", "Cell", "MakeCell", "Network", "register"]
+
+for _file in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_file.name}")

@@ -14,35 +14,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from training.cells.base import Cell, flatten_vectors, run_kernel
+from training.cells.base import Cell, register
 
 
 class Gru(Cell):
-    """GRU of any depth; state = the hidden vector of each layer, bottom first."""
+    """GRU; state = h."""
 
-    vectors = 1
+    keeps = 1
 
-    def __init__(self, inputs: int, hidden: int, layers: int) -> None:
-        super().__init__(inputs, hidden, layers)
-        self.kernel = nn.GRU(inputs, hidden, layers, batch_first=True)
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__(inputs, hidden, nn.GRU(inputs, hidden, batch_first=True))
 
     def step(self, x: Tensor, state: Tensor) -> Tensor:
-        """One sample through all layers."""
-        states = []
-        for layer, h in enumerate(state.split(self.hidden, dim=-1)):
-            x = self._layer(layer, x, h)
-            states.append(x)
-        return torch.cat(states, dim=-1) if self.layers > 1 else x
-
-    def _layer(self, layer: int, x: Tensor, h: Tensor) -> Tensor:
-        w, u, b, c = (stacked.chunk(3) for stacked in self.kernel.all_weights[layer])
-        both = torch.cat([x, h], dim=-1)
+        """One sample."""
+        w, u, b, c = (stacked.chunk(3) for stacked in self.kernel.all_weights[0])
+        both = torch.cat([x, state], dim=-1)
         reset = torch.sigmoid(linear(both, torch.cat([w[0], u[0]], dim=1), b[0] + c[0]))
         keep = torch.sigmoid(linear(both, torch.cat([w[1], u[1]], dim=1), b[1] + c[1]))
-        candidate = torch.tanh(linear(x, w[2], b[2]) + reset * linear(h, u[2], c[2]))
-        return candidate + keep * (h - candidate)
+        candidate = torch.tanh(linear(x, w[2], b[2]) + reset * linear(state, u[2], c[2]))
+        return candidate + keep * (state - candidate)
 
     def unroll(self, x: Tensor, state: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """T samples by torch's kernel."""
-        outputs, last = run_kernel(self.kernel, x, self._vectors(state), lengths)
-        return outputs, flatten_vectors(last)
+        outputs, last = self.run_kernel(x, state.unsqueeze(0), lengths)
+        return outputs, last[0]
+
+
+register("gru", Gru)

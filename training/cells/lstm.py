@@ -1,52 +1,63 @@
 """Long short-term memory: Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000.
 
-    i = sigmoid(W_i x + U_i h + b_i)    input
-    f = sigmoid(W_f x + U_f h + b_f)    forget
-    g = tanh(W_g x + U_g h + b_g)       candidate
-    o = sigmoid(W_o x + U_o h + b_o)    output
+    i = sigmoid(W_i x + U_i h + b_i  [+ p_i * c])    input
+    f = sigmoid(W_f x + U_f h + b_f  [+ p_f * c])    forget
+    g = tanh(W_g x + U_g h + b_g)                    candidate
     c' = f * c + i * g
+    o = sigmoid(W_o x + U_o h + b_o  [+ p_o * c'])   output
     h' = o * tanh(c')
 
-Torch stacks the four matrices in the order i, f, g, o.
+In brackets the peepholes of Gers and Schmidhuber 2000: gates that see the memory itself. Torch stacks the four
+matrices in the order i, f, g, o.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
-from training.cells.base import Cell, flatten_vectors, run_kernel
+from training.cells.base import Cell, register
 
 
 class Lstm(Cell):
-    """LSTM of any depth; state = the cell vectors of all layers, then their hidden vectors, bottom first."""
+    """LSTM; state = c, h."""
 
-    vectors = 2
+    vectors, keeps, writes = 2, 1, 0
 
-    def __init__(self, inputs: int, hidden: int, layers: int) -> None:
-        super().__init__(inputs, hidden, layers)
-        self.kernel = nn.LSTM(inputs, hidden, layers, batch_first=True)
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__(inputs, hidden, nn.LSTM(inputs, hidden, batch_first=True))
 
     def step(self, x: Tensor, state: Tensor) -> Tensor:
-        """One sample through all layers."""
-        vectors = state.split(self.hidden, dim=-1)
-        cells, hiddens = [], []
-        for layer in range(self.layers):
-            c, x = self._layer(layer, x, vectors[layer], vectors[self.layers + layer])
-            cells.append(c)
-            hiddens.append(x)
-        return torch.cat(cells + hiddens, dim=-1)
-
-    def _layer(self, layer: int, x: Tensor, c: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        w, u, b, d = (stacked.chunk(4) for stacked in self.kernel.all_weights[layer])
-        both = torch.cat([x, h], dim=-1)
-        i, f, g, o = (linear(both, torch.cat([w[k], u[k]], dim=1), b[k] + d[k]) for k in range(4))
+        """One sample."""
+        c, h = state.chunk(2, dim=-1)
+        i, f, g, o = self.gates(x, h)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        return c, torch.sigmoid(o) * torch.tanh(c)
+        return torch.cat([c, torch.sigmoid(o) * torch.tanh(c)], dim=-1)
 
     def unroll(self, x: Tensor, state: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """T samples by torch's kernel."""
-        c, h = self._vectors(state).split(self.layers)
-        outputs, (h, c) = run_kernel(self.kernel, x, (h.contiguous(), c.contiguous()), lengths)
-        return outputs, flatten_vectors(torch.cat([c, h]))
+        c, h = state.unsqueeze(0).chunk(2, dim=-1)
+        outputs, (h, c) = self.run_kernel(x, (h.contiguous(), c.contiguous()), lengths)
+        return outputs, torch.cat([c[0], h[0]], dim=-1)
+
+
+class PeepholeLstm(Cell):
+    """LSTM with peepholes; state = c, h. Torch has no kernel for it."""
+
+    vectors, keeps, writes = 2, 1, 0
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__(inputs, hidden, nn.LSTM(inputs, hidden, batch_first=True))
+        self.peepholes = nn.Parameter(torch.empty(3, hidden).uniform_(-(hidden**-0.5), hidden**-0.5))
+
+    def step(self, x: Tensor, state: Tensor) -> Tensor:
+        """One sample."""
+        c, h = state.chunk(2, dim=-1)
+        i, f, g, o = self.gates(x, h)
+        into, over, out = self.peepholes
+        c = torch.sigmoid(f + over * c) * c + torch.sigmoid(i + into * c) * torch.tanh(g)
+        return torch.cat([c, torch.sigmoid(o + out * c) * torch.tanh(c)], dim=-1)
+
+
+register("lstm", Lstm)
+register("lstm-peephole", PeepholeLstm)

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor, nn
 
 from detector.errors import ConfigurationError
-from training.cells import CELLS
 from training.graph.band import Coverage
 from training.graph.bank import Heard, Profile
 from training.graph.evidence import rate_of
@@ -32,6 +31,7 @@ from training.graph.own import OwnEvidence
 from training.graph.roles import Roles
 from training.graph.scale import COUNT_MAX, MEMORY, Reading, Scale
 from training.graph.tail import Tail
+from training.shapes import Architecture, check
 
 CLOCK_FEATURES = 4
 TRUSTED_AFTER = 16  # samples of a channel before its scale means enough to learn a forecast from
@@ -47,8 +47,8 @@ _NETWORK_CLIP = 8.0  # of everything unit-free that the network hears
 
 
 @dataclass(frozen=True)
-class DetectorShape:
-    """Everything that decides a detector's structure, before any weight."""
+class DetectorShape(Architecture):
+    """Everything that decides a detector's structure, before any weight; of the forecaster's network, Architecture."""
 
     mode: Literal["any", "fixed"] = "any"
     channels: tuple[str, ...] | None = None
@@ -56,9 +56,6 @@ class DetectorShape:
     units: tuple[str, ...] | None = None
     profile: Profile = "full"
     """How much evidence is kept of a stream: docs/accuracy.md has the cost and the worth of each."""
-    cell: str = "gru"
-    layers: int = 1
-    hidden: int = 32
     warm_up: int = 128
     """Samples of a new stream during which the score is 0."""
     band_level: float = 0.98
@@ -70,8 +67,7 @@ class DetectorShape:
         if (self.mode == "fixed") != bool(self.channels):
             expected = "names for mode fixed, none for mode any"
             raise ConfigurationError("model", "channels", expected=expected, got=self.channels)
-        if self.cell not in CELLS:
-            raise ConfigurationError("model", "cell", expected=" or ".join(CELLS), got=self.cell)
+        check(self)
 
     @property
     def quantile_levels(self) -> tuple[float, ...]:
@@ -349,10 +345,7 @@ class Detector(nn.Module):
 
 
 def _make_forecaster(shape: DetectorShape) -> Forecaster:
-    cell = CELLS[shape.cell]
-    if shape.mode == "any":
-        return SharedForecaster(cell, shape.hidden, shape.layers)
-    return JointForecaster(cell, shape.hidden, shape.layers, len(shape.channels or ()))
+    return SharedForecaster(shape) if shape.mode == "any" else JointForecaster(shape, len(shape.channels or ()))
 
 
 def _inputs(reading: Reading) -> Tensor:

@@ -21,7 +21,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from training.cells import Cell
+from training.cells import Network
+from training.shapes import Architecture, build
 
 INPUTS = 5  # z, g, ratio, youth, mask: what the cell hears of each channel
 TIMING = 5  # gap and four clock features: what cell and head hear of the moment
@@ -105,10 +106,10 @@ class SharedForecaster(Forecaster):
     read off the line; a recurrent cell would have to learn to keep it.
     """
 
-    def __init__(self, cell: type[Cell], hidden: int, layers: int) -> None:
+    def __init__(self, asked: Architecture) -> None:
         super().__init__()
-        self.cell = cell(INPUTS + TIMING + _LINE, hidden, layers)
-        self.head = nn.Linear(hidden + _LINE + TIMING, _HEAD)
+        self.cell = build(asked, INPUTS + TIMING + _LINE, gaps=slice(INPUTS, INPUTS + 1))
+        self.head = nn.Linear(self.cell.width + _LINE + TIMING, _HEAD)
         self._parts = [self.cell.state_width, _LINE]
         self.hidden_width = sum(self._parts)
         _start_as_persistence(self.head)
@@ -152,11 +153,12 @@ class SharedForecaster(Forecaster):
 class JointForecaster(Forecaster):
     """One net over all channels, which sees how they move together."""
 
-    def __init__(self, cell: type[Cell], hidden: int, layers: int, channels: int) -> None:
+    def __init__(self, asked: Architecture, channels: int) -> None:
         super().__init__()
         self.channels = channels
-        self.cell = cell(channels * (INPUTS + 1) + TIMING - 1, hidden, layers)
-        self.head = nn.Linear(hidden, channels * _HEAD)
+        gaps = slice(channels * INPUTS, channels * (INPUTS + 1))
+        self.cell = build(asked, gaps.stop + TIMING - 1, gaps)
+        self.head = nn.Linear(self.cell.width, channels * _HEAD)
         self.timing_head = nn.Linear(TIMING, _HEAD)
         self.hidden_width = self.cell.state_width
         _start_as_persistence(self.head)
@@ -248,7 +250,7 @@ class _Walk:
         """And what the last one left (M, width)."""
         return _pick(history, self._seen[:, None]).squeeze(1)
 
-    def cell(self, cell: Cell, x: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+    def cell(self, cell: Network, x: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
         """Take the observed ones (M, T, inputs); outputs after 0, 1, ... of them (M, T + 1, hidden), and last state."""
         lengths = None if self._whole else self._seen.clamp(min=1).cpu()
         outputs, last = cell.unroll(x, start, lengths)

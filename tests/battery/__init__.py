@@ -1,0 +1,1 @@
+"""What every network of the registry must show before anybody may use it: `make battery`."""
