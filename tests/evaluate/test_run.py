@@ -322,7 +322,10 @@ def test_promises_need_no_data(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (("--suite", "nobs"), "--suite: unknown: expected one of .*nab.*, got nobs"),
-        (("--suite", "nab", "--with", "prophet"), "--with: unknown: expected one of windowed-lstm, own-training, got prophet"),
+        (
+            ("--suite", "nab", "--with", "prophet"),
+            "--with: unknown: expected one of windowed-lstm, own-training, got prophet",
+        ),
         (("--suite", "nab"), "--data: is needed"),
         (("--suite", "nab", "--split", "test"), "--split: unknown: expected one of dev, validation, got test"),
     ],
