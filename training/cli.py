@@ -21,19 +21,32 @@ def train(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder in which the run folder is made; default runs/.")
     ] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="RUN", help="Go on in a run folder *.broken or *.partial.")
+    ] = None,
+    find_learning_rate: Annotated[
+        bool, typer.Option("--find-learning-rate", help="Only try learning rates, and propose one.")
+    ] = False,
 ) -> None:
     """Learn from history: leaves a run folder with report and bundle.onnx."""
-    from training.progress import Progress  # imported on use: torch takes seconds, and `--help` must not
-    from training.run import train as run
+    from training import run  # imported on use: torch takes seconds, and `--help` must not
+    from training.fit.processes import is_first
+    from training.progress import Progress
     from training.settings import load
 
     settings = load(config, overrides or ())
     if output is not None:
         settings = settings.model_copy(update={"output": output})
     with Progress() as progress:
-        folder = run(settings, progress)
-        progress.says(f"report: {folder / 'report.html'}")
-    typer.echo(folder / "bundle.onnx")
+        if find_learning_rate:
+            found, page = run.find_learning_rate(settings, progress)
+            progress.says(f"report: {page}")
+            typer.echo(f"fit.learning_rate={found.proposed:g}")
+            return
+        folder = run.train(settings, progress, resume)
+        if is_first():
+            progress.says(f"report: {folder / 'report.html'}")
+            typer.echo(folder / "bundle.onnx")
 
 
 def export(

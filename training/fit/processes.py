@@ -74,3 +74,8 @@ def team() -> Iterator[Team]:
         yield Team(distributed.get_rank(), size)
     finally:
         distributed.destroy_process_group()
+
+
+def is_first() -> bool:
+    """Whether this process is the first of those that torchrun started, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
