@@ -81,6 +81,11 @@ class GroupSource:
         """To be awaited before shards go."""
         self._revoked = revoked
 
+    @property
+    def is_listened_to(self) -> bool:
+        """Whether the pipeline has come so far that a revocation would be heard."""
+        return self._revoked is not None
+
     async def revoke(self, within_s: float) -> None:
         """Give everything back, in order."""
         shards = list(self.owned)

@@ -78,6 +78,9 @@ async def test_a_full_sink_stops_the_polling(tmp_path: Path) -> None:
     source = Input(Counted(world), "earliest", EchoEngine)
     pipeline = world.pipeline(inputs=[source], deliveries=Deliveries({"alerts": Full(world, "alerts")}))
     running = asyncio.create_task(pipeline.run())
+    async with asyncio.timeout(20):
+        while len(polled) < 2:
+            await asyncio.sleep(0.001)
     await asyncio.sleep(0.1)
     assert len(polled) == 2
     release.set()
@@ -91,9 +94,11 @@ async def test_a_drain_keeps_what_was_done_and_leaves_the_rest(tmp_path: Path) -
     world = World(plain_feed(2000), tmp_path, pace_s=0.001, every_s=1000)
     pipeline = world.pipeline()
     running = asyncio.create_task(pipeline.run())
-    await asyncio.sleep(0.1)
+    async with asyncio.timeout(20):
+        while world.engine.position == 0:
+            await asyncio.sleep(0.001)
     pipeline.drain()
-    await asyncio.wait_for(running, 5)
+    await asyncio.wait_for(running, 20)
     at = world.engine.position
     assert 0 < at < 2000
     assert world.committed == {SHARD: at}
@@ -233,7 +238,10 @@ class Still(EchoEngine):
 
 
 async def test_the_pipeline_costs_little_per_record(tmp_path: Path) -> None:
-    """At polls of 4,000 records less than 0.1 us each beside source and engine; ten times that is allowed here."""
+    """At polls of 4,000 records less than 0.1 us each beside source and engine; ten times that is allowed here.
+
+    By the processor's clock: how much of it others take is no matter of ours.
+    """
     world, polls, size = World([], tmp_path, every_s=1000), 200, 4000
     values: list[bytes | None] = [b"1"] * size
     batch = records([s(1)] * size, 0)
@@ -255,9 +263,9 @@ async def test_the_pipeline_costs_little_per_record(tmp_path: Path) -> None:
             return self.count >= polls
 
     pipeline = world.pipeline(inputs=[Input(Full(world), "earliest", lambda _: Still(SHARD))])
-    started_s = time.perf_counter()
+    started_s = time.process_time()
     await pipeline.run()
-    per_record_us = (time.perf_counter() - started_s) / (polls * size) * 1e6
+    per_record_us = (time.process_time() - started_s) / (polls * size) * 1e6
     print(f"pipeline and telemetry: {per_record_us:.3f} us per record")  # noqa: T201  # the measurement, for people
     assert per_record_us < 1.0
 
