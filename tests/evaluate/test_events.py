@@ -101,6 +101,18 @@ def test_ucr_refuses_what_it_cannot_judge() -> None:
             ucr.is_hit(one, scores, train=10)
 
 
+def test_the_recent_mean_looks_back_and_prefers_a_stretch_to_a_row() -> None:
+    """Row 4 is the mean of rows 2 to 4, row 1 of both there are; a long rise beats a single higher row."""
+    assert ucr.recent_mean([3.0, 1.0, 2.0, 6.0, 1.0], span=3).tolist() == [3.0, 2.0, 2.0, 3.0, 3.0]
+    scores = np.zeros(2000)
+    scores[600], scores[1500:1540] = 3.0, 1.0
+    assert scores.argmax() == 600
+    assert ucr.recent_mean(scores).argmax() == 1500 + ucr.SPAN - 1
+    later = scores.copy()
+    later[1600:] = 9.0
+    np.testing.assert_array_equal(ucr.recent_mean(later)[:1600], ucr.recent_mean(scores)[:1600])
+
+
 def test_ucr_rate_by_hand() -> None:
     """3 of 4, with Wilson's interval as it is tabled."""
     rate = ucr.hit_rate([True, False, True, True])

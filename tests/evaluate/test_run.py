@@ -252,6 +252,7 @@ def test_ucr_counts_hits(tmp_path: Path) -> None:
     result = run(options(made_up.ucr(tmp_path / "ucr"), tmp_path / "out", "ucr"))
     assert figures(result)["|z|"] == 1.0
     assert figures(result)["constant"] == 0.0
+    assert all({"hit rate", "by single rows"} <= row.figures.keys() for row in result.rows if row.kind != "published")
 
 
 def test_skab_pools_rows_and_everything_is_not_enough(tmp_path: Path) -> None:

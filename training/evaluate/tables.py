@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.evaluate.baselines import FLOORS
-from training.evaluate.measured import F1, HIT_RATE, NAB, US_PER_ROW, VUS_PR
+from training.evaluate.measured import F1, HIT_RATE, HIT_RATE_OF_ROWS, NAB, US_PER_ROW, VUS_PR
 from training.evaluate.measures import delay, events, skab, ucr
 from training.evaluate.measures.bootstrap import Interval, mean_interval
 from training.evaluate.published import WHOLE_SUITE, as_interval
@@ -119,7 +119,10 @@ def _means(families: Mapping[str, Sequence[float]]) -> dict[str, float]:
 
 
 def _hits(values: Sequence[Values]) -> dict[str, Interval]:
-    return {HIT_RATE: ucr.hit_rate([each[HIT_RATE] == 1.0 for each in values if HIT_RATE in each])}
+    return {
+        name: ucr.hit_rate([each[name] == 1.0 for each in values if name in each])
+        for name in (HIT_RATE, HIT_RATE_OF_ROWS)
+    }
 
 
 def _points(values: Sequence[Values]) -> dict[str, Interval]:

@@ -3,6 +3,10 @@
 Each series has exactly one anomaly, after a training part without any. The place of the highest score in the rest is
 the answer; it is right within the anomaly widened on each side by its own length, at least 100 rows. No threshold is
 needed, and none can be tuned.
+
+What is asked for is a stretch, not a row, so the answer is where the mean of the latest 32 scores is highest, for every
+method alike. The rule was chosen on the dev series (19: 14 hits by single rows, 17 by means of 16, 32, 64 or 100); the
+hits by single rows are told beside it.
 """
 
 from __future__ import annotations
@@ -10,12 +14,13 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from training.evaluate.measures.bootstrap import Interval
 from training.evaluate.measures.counts import share_interval
 from training.evaluate.measures.events import intervals
 
+SPAN = 32  # rows; less than the least slack, so that a mean that peaks after the anomaly's end still lies on it
 _SLACK_MIN = 100  # rows; the archive's own rule for short anomalies
 
 
@@ -39,6 +44,14 @@ def is_hit(labels: ArrayLike, scores: ArrayLike, train: int) -> bool:
     first, last = truth[0][0], truth[0][1] - 1
     slack = max(last - first + 1, _SLACK_MIN)
     return first - slack < int(np.argmax(scores)) < last + slack
+
+
+def recent_mean(scores: ArrayLike, span: int = SPAN) -> NDArray[np.float64]:
+    """Mean of the latest scores at each row (T,), of fewer where there are fewer."""
+    scores = np.asarray(scores, np.float64)
+    total = np.convolve(scores, np.ones(span))[: len(scores)]
+    mean: NDArray[np.float64] = total / np.minimum(np.arange(1, len(scores) + 1), span)
+    return mean
 
 
 def hit_rate(hits: Collection[bool]) -> Interval:
