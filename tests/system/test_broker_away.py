@@ -103,7 +103,7 @@ def be_impatient() -> None:
     connect._AGAIN_S = 1.0
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(400)
 async def test_a_broker_that_stays_away_ends_the_daemon(own_kafka: Broker, tmp_path: Path, seed: int) -> None:
     """At the third failure in a row, with its error and an exit code that is not zero; a later start loses nothing."""
     site = await kafka_site(own_kafka.address, tmp_path, {"wide": Feed(seed)})
@@ -186,7 +186,7 @@ def _cut(records: Records, part: range) -> Records:
     return Records(records.shard, values, records.keys[at], positions, append_ns, part.stop)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_records_deleted_while_it_was_down_are_refused_and_then_accepted(begun: KafkaSite) -> None:
     """A start is refused, in words; on_data_loss: continue goes on behind them with the memory as it was."""
     lost = await lose(begun, 300)
@@ -201,7 +201,7 @@ async def test_records_deleted_while_it_was_down_are_refused_and_then_accepted(b
     assert await examine(begun, golden_without(begun, lost)) == Counter()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("is_accepted", [False, True])
 async def test_records_deleted_under_a_running_daemon(begun: KafkaSite, is_accepted: bool) -> None:
     """The same rules as at a start: it ends and says why, or restores that shard and goes on behind them."""
@@ -236,7 +236,7 @@ async def created_anew(site: KafkaSite) -> None:
     await create_topic(site.address, 4, name=site.topics["wide"])
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("is_longer", [False, True])
 async def test_a_topic_created_anew_is_refused_at_the_start(begun: KafkaSite, seed: int, is_longer: bool) -> None:
     """Whether it ends before the checkpoint, or has other records at its place."""
@@ -252,7 +252,7 @@ async def test_a_topic_created_anew_is_refused_at_the_start(begun: KafkaSite, se
     assert "tidewarden run --cold" in daemon.log()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_a_topic_created_anew_under_a_running_daemon_ends_it(begun: KafkaSite) -> None:
     """Its position is beyond the end of the new log."""
     daemon = begun.start()

@@ -24,7 +24,7 @@ from tests.kafka import topics
 
 pytestmark = pytest.mark.system
 
-PARTITIONS, STREAMS, LIMIT_S = 4, 8, 60.0
+PARTITIONS, STREAMS, LIMIT_S = 4, 8, 120.0
 BUNDLE = str(Path(__file__).parents[1] / "golden/tiny-any.onnx")
 
 

@@ -128,7 +128,7 @@ def _accepted(feed: Feed) -> Iterable[tuple[int, str, float | None, float]]:
             yield at, stream, values["flow"], values["heat"]
 
 
-@pytest.mark.timeout(120 + 4 * KILLS)
+@pytest.mark.timeout(240 + 8 * KILLS)
 @pytest.mark.parametrize("store", [os.environ.get("STORE", "dir")], indirect=True)
 async def test_kills_change_nothing(kafka: str, tmp_path: Path, seed: int, store: dict[str, object]) -> None:
     """Alerts to the byte and once, scores and memory to the bit, and a chain of manifests without a gap."""
@@ -170,7 +170,7 @@ async def run_killed_in_turn(site: KafkaSite, kills: int, rng: random.Random) ->
     return counts
 
 
-@pytest.mark.timeout(120 + 30 * GROUP_KILLS)
+@pytest.mark.timeout(240 + 60 * GROUP_KILLS)
 @pytest.mark.parametrize("store", [os.environ.get("STORE", "kafka")], indirect=True)
 async def test_kills_in_a_group_change_nothing(kafka: str, tmp_path: Path, seed: int, store: dict[str, object]) -> None:
     """The same where the shards of the dead go to the other replica."""
@@ -185,7 +185,7 @@ async def test_kills_in_a_group_change_nothing(kafka: str, tmp_path: Path, seed:
     assert proof.counts["claim"] >= len(site.ends()) + 2 * GROUP_KILLS, "the shards did not move"
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("fault", "linger_ms", "every_s", "shown_by"),
     [

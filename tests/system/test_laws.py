@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -35,8 +36,8 @@ pytestmark = pytest.mark.system
 TICKS = 300
 
 
-async def run_zombie(site: KafkaSite, *tampers: Tamper) -> Daemon:
-    """Freeze a daemon at work, let another one take its shards and work on, and wake it; returns the zombie."""
+async def run_zombie(site: KafkaSite, shows: Callable[[Daemon], bool], *tampers: Tamper) -> Daemon:
+    """Freeze a daemon at work, let another one take its shards and work on, wake it, and wait for what it `shows`."""
     zombie = site.start(*tampers)
     heir = None
     try:
@@ -48,7 +49,7 @@ async def run_zombie(site: KafkaSite, *tampers: Tamper) -> Daemon:
             await until(lambda: serving(site.ledger, heir.pid) == site.ends().keys(), "the second one took over")
             await asyncio.sleep(1.0)
             zombie.wake()
-            await asyncio.sleep(3.0)
+            await until(lambda: shows(zombie), "the zombie shows what it is")
             await feeder.finish()
         await finish(site, [heir])
     finally:
@@ -62,11 +63,11 @@ async def zombie_site(kafka: str, folder: Path, seed: int) -> KafkaSite:
     return await kafka_site(kafka, folder, {"wide": Feed(seed), "narrow": Feed(seed, narrow=True)})
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_a_zombie_is_refused(kafka: str, tmp_path: Path, seed: int) -> None:
     """What wakes up after its shards were claimed writes no manifest, says so and ends; its alerts are copies."""
     site = await zombie_site(kafka, tmp_path, seed)
-    zombie = await run_zombie(site)
+    zombie = await run_zombie(site, lambda zombie: not zombie.is_alive)
     faults, proof = await examine(site), lineage(site)
     copies = faults.pop("doubled alerts", 0)
     say(f"{copies} copies, ledger {dict(proof.counts)}")
@@ -76,14 +77,18 @@ async def test_a_zombie_is_refused(kafka: str, tmp_path: Path, seed: int) -> Non
     assert "claimed by another owner" in zombie.log()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_control_a_zombie_that_ignores_the_fence_is_found(kafka: str, tmp_path: Path, seed: int) -> None:
     """The ledger shows its manifests."""
     site = await zombie_site(kafka, tmp_path, seed)
-    await run_zombie(site, broken.ignored_fence)
+
+    def told() -> bool:
+        return any("had seen another one's claim" in fault for fault in lineage(site).faults)
+
+    await run_zombie(site, lambda _: told(), broken.ignored_fence)
     faults = lineage(site).faults
     say(f"{len(faults)} faults, the first: {faults[:1]}")
-    assert any("had seen another one's claim" in fault for fault in faults)
+    assert told()
 
 
 async def run_damaged(folder: Path, seed: int, *tampers: Tamper) -> tuple[FileSite, Daemon]:

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.system
 
 CHANNELS = ["flow", "heat"]
 TICKS, STREAMS = 200, 6
-DEADLINE_S = 40.0
+DEADLINE_S = 120.0
 
 
 def samples() -> list[dict[str, Any]]:

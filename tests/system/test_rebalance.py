@@ -53,9 +53,9 @@ class Storm:
     counts: Counter[str] = field(default_factory=Counter)
 
     async def rage(self, seconds: float) -> None:
-        """Do something to some replica every few seconds."""
+        """Do something to some replica every few seconds, and each thing once a minute."""
         end_s, leaves = time.monotonic() + seconds, self._leaves()
-        while time.monotonic() < end_s:
+        while time.monotonic() < end_s or min(self.counts[what] for what in ("join", *LEAVES)) < seconds / 60:
             present = len(self.replicas) + len(self.frozen)
             if not self.replicas or (present < REPLICAS and self.rng.random() < 0.6):
                 self._join() if present < REPLICAS else None
@@ -139,7 +139,6 @@ async def test_a_storm_of_rebalances_changes_nothing(
     say(f"{copies.total()} copies, of {len(copies)} shards; a zombie was refused on {len(proof.fenced)}")
     assert faults == Counter()
     assert proof.faults == []
-    assert min(storm.counts[what] for what in ("join", *LEAVES)) >= STORM_S / 60, f"a light breeze: {storm.counts}"
     assert proof.counts["claim"] >= len(site.ends()) * (1 + storm.counts.total() / 4), "the shards did not move"
     assert copies.keys() <= proof.fenced, "copies where no zombie was refused"
     if IS_LONG:

@@ -17,7 +17,7 @@ from detector.errors import FencedError, InputError
 from tests.kafka.topics import new_name
 from tests.scenarios.daemon import append, lines, settings
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 EVERY_S = 0.2
 
@@ -100,7 +100,7 @@ def test_whoever_serves_the_shard_is_fenced(tmp_path: Path, store: dict[str, Any
 
     async def serve() -> None:
         running = asyncio.create_task(app.run())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while not (tmp_path / "scores.jsonl").exists() or len(lines(tmp_path / "scores.jsonl")) < 450:
                 await asyncio.sleep(0.05)
             await asyncio.sleep(2)
