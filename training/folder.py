@@ -80,9 +80,7 @@ def _incomplete(run: Path) -> Path:
             return found
     expected = "a run folder *.partial or *.broken"
     if plain.is_dir():
-        raise InputError(
-            run, "is complete", expected=expected, hint="train without --resume, or start from its weights.pt"
-        )
+        raise InputError(run, "is complete", expected=expected, hint="to train on, name its weights as model.start")
     raise InputError(run, "no such folder", expected=expected)
 
 
@@ -98,7 +96,6 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Every key with its section: fit.epochs."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
-        flat |= (
-            {f"{key}.{inner}": one for inner, one in _flat(value).items()} if isinstance(value, dict) else {key: value}
-        )
+        inner = _flat(value) if isinstance(value, dict) else {}
+        flat |= {f"{key}.{name}": one for name, one in inner.items()} or {key: value}
     return flat

@@ -68,21 +68,11 @@ def train(settings: TrainSettings, progress: Progress, resume: Path | None = Non
     """
     torch.set_num_threads(settings.fit.threads)
     with team() as mates, _folder(settings, resume, mates) as folder, Board(folder) as board:
-        is_first = mates.rank == 0
-        progress = progress if is_first else Progress.silent()
+        progress = Progress.silent() if mates.rank else progress
         history, detector = _prepared(settings, progress)
-        watch = board if is_first else lambda _: False
-        fitted = fit(
-            detector,
-            history.series,
-            settings.data.time_zone,
-            settings.fit,
-            progress,
-            folder=folder,
-            watch=watch,
-            team=mates,
-        )
-        if is_first:
+        kept = {"folder": folder, "team": mates} | ({} if mates.rank else {"watch": board})
+        fitted = fit(detector, history.series, settings.data.time_zone, settings.fit, progress, **kept)
+        if not mates.rank:
             _finish(folder, detector, settings, history, fitted, progress)
     return folder.with_suffix("")
 

@@ -21,11 +21,12 @@ from detector.errors import InputError
 from detector.model.bundle import read_bundle
 from detector.model.session import Session
 from training import run as running
+from training.folder import run_folder
 from training.progress import Progress
-from training.run import export_weights, run_folder, train
+from training.run import export_weights, train
 from training.settings import TrainSettings, dump, load
 
-FILES = {"config.yaml", "epochs.csv", "metrics.json", "report.html", "weights.pt", "bundle.onnx"}
+FILES = {"config.yaml", "epochs.csv", "metrics.json", "report.html", "weights.pt", "bundle.onnx", "tensorboard"}
 
 
 @pytest.fixture(scope="module")
