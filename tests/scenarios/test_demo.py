@@ -89,7 +89,7 @@ def test_the_addresses_answer(tmp_path):
     try:
         line = read_until(process, "status page")[-1]
         page, metrics = (word for word in line.split() if word.startswith("http"))
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while b"tidewarden_records_total" not in (found := urllib.request.urlopen(metrics, timeout=5).read()):
             assert time.monotonic() < deadline, found
             time.sleep(0.1)

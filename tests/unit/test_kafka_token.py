@@ -120,7 +120,7 @@ async def test_a_command_that_hangs_is_ended_with_its_children() -> None:
     began_s = time.monotonic()
     with pytest.raises(TokenError, match=r"did not end within 0\.3 s"):
         await TokenCommand(["sh", "-c", "sleep 60 & wait"], run_s=0.3).token()
-    assert time.monotonic() - began_s < 5
+    assert time.monotonic() - began_s < 30
 
 
 async def test_a_failure_is_not_kept(tmp_path: Path) -> None:

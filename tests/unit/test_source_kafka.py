@@ -74,9 +74,8 @@ async def fetched(source: KafkaSource, client: Client, found: Mapping[TopicParti
     """A fetch is done, and nobody has looked at it yet."""
     assert await source.poll(0.001) == []
     client.fetch.set_result(found)
-    await asyncio.sleep(0.001)
     assert source._fetch is not None
-    assert source._fetch.done()
+    await asyncio.wait([source._fetch])
 
 
 async def test_a_gained_partition_rests_until_it_is_resumed(source: KafkaSource, client: Client) -> None:
@@ -109,9 +108,10 @@ async def test_what_was_fetched_before_a_revocation_is_dropped(source: KafkaSour
 async def test_a_poll_that_waits_during_a_revocation_comes_home_empty(source: KafkaSource, client: Client) -> None:
     """Its fetch ended, the revocation came first: the poll hands over nothing."""
     polling = asyncio.create_task(source.poll(5))
-    await asyncio.sleep(0.001)
+    while source._fetch is None:
+        await asyncio.sleep(0)
     client.fetch.set_result({ONE: batch(5)})
-    while source._fetch is not None and not source._fetch.done():
+    while not source._fetch.done():
         await asyncio.sleep(0)
     await source.on_revoked([ONE, TWO])
     assert await polling == []
