@@ -20,7 +20,7 @@ import json
 import pickle
 import subprocess
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
@@ -136,7 +136,7 @@ def shape_of(settings: TrainSettings, history: History) -> DetectorShape:
 
 
 def start_from(detector: Detector, start: str) -> None:
-    """Give the detector the forecaster of another run.
+    """Give the detector the forecaster of another run, and what its streams begin with.
 
     Args:
         detector: Its forecaster ends with the weights found.
@@ -158,6 +158,19 @@ def start_from(detector: Detector, start: str) -> None:
         detector.forecaster.load_state_dict(weights)
     except RuntimeError as error:
         raise ConfigurationError("model", "start", expected="a forecaster built like this one", got=error) from error
+    _begin_as(detector, saved["weights"])
+
+
+def _begin_as(detector: Detector, weights: Mapping[str, torch.Tensor]) -> None:
+    """Let streams begin with the features of the start's, which calibration on few samples hardly moves.
+
+    A start of another profile has a row of other parts; then its forecaster alone is taken.
+    """
+    row = torch.cat([weights["initial_joint"], weights["initial_channel"].flatten()])
+    if row.shape == detector.initial_row(len(detector.shape.channels or ("any",))).shape:
+        known = detector.fields(row[None])
+        learnt = [*detector.own.learnt, *(detector.together.learnt if detector.together else ())]
+        detector.set_priors({name: known[name].squeeze(0) for name in learnt})
 
 
 def describe(settings: TrainSettings, history: History, calibration: Calibration) -> dict[str, Any]:

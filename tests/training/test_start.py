@@ -42,6 +42,21 @@ def test_training_starts_from_the_weights_of_another_run(weights: Path) -> None:
     assert detector.shape.warm_up == 64
 
 
+def test_streams_begin_as_those_of_the_start(tmp_path: Path) -> None:
+    """What the start's streams had learnt of their features is the prior; one of another profile has none to give."""
+    start = made(0)
+    names = [*start.own.learnt, *start.together.learnt]
+    blank = start.fields(start.initial_row(1)[None])
+    start.set_priors({name: blank[name].squeeze(0) + 0.25 for name in names})
+    running._save(tmp_path / "weights.pt", start, SETTINGS, {})
+    theirs = start.fields(start.initial_row(1)[None])
+    for profile, same in (("full", True), ("light", False)):
+        detector = made(1, profile=profile)
+        start_from(detector, str(tmp_path / "weights.pt"))
+        own = detector.fields(detector.initial_row(1)[None])
+        assert all(torch.equal(own[name], theirs[name]) == same for name in detector.own.learnt)
+
+
 @pytest.mark.parametrize(
     ("shape", "told"),
     [
