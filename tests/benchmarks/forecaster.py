@@ -7,9 +7,9 @@ none, each with and without the predictor that every stream learns for itself. W
 covariance: its features are 0, and so are their rows and columns in what a new stream starts from.
 
 They score series that no training has seen: generated chaos (`training.synthetic.dynamics`), whose orbit is cut and
-joined where it nearly meets itself, or runs at another pace for a while; and, where public data is at hand, the first
-40,000 rows of MGAB 1. Told is VUS-PR of the nines. `--keep` leaves the six bundles in a folder, for
-`tidewarden evaluate --bundle`.
+joined where it nearly meets itself (*seams*, as in MGAB), or is replaced for a while by what has the same values and
+the same spectrum, but no law (*surrogates*); and, where public data is at hand, the first 40,000 rows of MGAB 1. Told
+is VUS-PR of the nines. `--keep` leaves the six bundles in a folder, for `tidewarden evaluate --bundle`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from training.synthetic.dynamics import DYNAMICS
 _SEED = 90_001  # far from those of any training
 _SAMPLES, _QUIET, _LABELLED = 12_000, 3_000, 150
 _ANOMALIES = 4
-_PACE, _STRETCH = 1.15, 200  # how much faster, for how many samples
+_REFINED = 50  # rounds
 _MGAB_ROWS = 40_000
 
 
@@ -60,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", type=Path, default=Path("detector/bundles/default.pt"))
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("TIDEWARDEN_DATA", "../shared/data")))
-    parser.add_argument("--series", type=int, default=39, help="of generated chaos")
+    parser.add_argument("--series", type=int, default=52, help="of generated chaos")
     parser.add_argument("--keep", type=Path, help="a folder for the bundles")
     arguments = parser.parse_args()
     cases = [*generated(arguments.series), *mgab(arguments.data)]
@@ -77,31 +77,49 @@ def main() -> None:
 
 
 def generated(count: int) -> Iterator[Labelled]:
-    """Chaos with `_ANOMALIES` strange places each, alternately a seam and another pace."""
+    """Chaos with `_ANOMALIES` strange places each: all of them seams, or all of them surrogates."""
     for number in range(count):
         rng = np.random.default_rng([_SEED, number])
-        orbit = DYNAMICS[number % len(DYNAMICS)](rng, np.arange(2.0 * _SAMPLES))
+        family, disturb = _DISTURBANCES[number % len(_DISTURBANCES)]
+        orbit = DYNAMICS[number // len(_DISTURBANCES) % len(DYNAMICS)](rng, np.arange(2.0 * _SAMPLES))
         where = _QUIET + (_SAMPLES - _QUIET) / _ANOMALIES * (np.arange(_ANOMALIES) + rng.uniform(0.2, 0.8, _ANOMALIES))
         labels = np.zeros(_SAMPLES, np.int64)
-        for number_of, at in enumerate(where.astype(int)):
-            orbit = _cut(orbit, at) if number_of % 2 else _hurried(orbit, at)
-            labels[at : at + _LABELLED] = 1
-        yield Labelled("chaos", orbit[:_SAMPLES], labels)
+        for at in where.astype(int):
+            orbit, length = disturb(rng, orbit, at)
+            labels[at : at + length] = 1
+        yield Labelled(family, orbit[:_SAMPLES], labels)
 
 
-def _cut(orbit: Float64, at: int) -> Float64:
+def _seam(_: np.random.Generator, orbit: Float64, at: int) -> tuple[Float64, int]:
     """Leave out what lies between a sample and the like of it 100 to 1,000 samples later."""
-    later = np.arange(at + 100, at + 1_000)
+    later = _alike(orbit, at, np.arange(at + 100, at + 1_000))
+    return np.concatenate([orbit[:at], orbit[later:]]), _LABELLED
+
+
+def _surrogate(rng: np.random.Generator, orbit: Float64, at: int) -> tuple[Float64, int]:
+    """Put in place of a stretch one with the same spectrum and, nearly, the same values, but without the law.
+
+    Phases at random, then the stretch's own values by rank (Theiler et al. 1992); from a sample to the like of it, so
+    that the ends meet.
+    """
+    stretch = orbit[at : _alike(orbit, at, np.arange(at + 100, at + 300))]
+    values, size = np.sort(stretch), np.abs(np.fft.rfft(stretch))
+    made = rng.permutation(stretch)
+    for _ in range(_REFINED):
+        made = np.fft.irfft(size * np.exp(1j * np.angle(np.fft.rfft(made))), len(stretch))
+        made = values[made.argsort().argsort()]
+    start = np.abs(made - orbit[at]).argmin()  # it is a circle: begin where the orbit stands
+    return np.concatenate([orbit[:at], np.roll(made, -start), orbit[at + len(made) :]]), len(made)
+
+
+def _alike(orbit: Float64, at: int, later: Int64) -> int:
+    """Which of the later samples is most like this one, in value and in change."""
     change = np.diff(orbit)
     unlike = np.abs(orbit[later] - orbit[at]) / orbit.std() + np.abs(change[later] - change[at]) / change.std()
-    return np.concatenate([orbit[:at], orbit[later[unlike.argmin()] :]])
+    return int(later[unlike.argmin()])
 
 
-def _hurried(orbit: Float64, at: int) -> Float64:
-    """Go on at another pace for a stretch: every value is on the orbit, or between two that are."""
-    there = at + np.arange(_STRETCH) * _PACE
-    stretch = np.interp(there, np.arange(len(orbit)), orbit)
-    return np.concatenate([orbit[:at], stretch, orbit[int(there[-1]) + 1 :]])
+_DISTURBANCES = (("seams", _seam), ("surrogates", _surrogate))
 
 
 def mgab(data: Path) -> Iterator[Labelled]:
@@ -154,7 +172,7 @@ def _forecasts(bank: Bank) -> list[int]:
     old = Layout("", list(bank.fields)).split(Layout("", list(bank.fields)).initial()[None])
     one = torch.ones(1, 1)
     calm, off = (bank(Heard(one, one, one, residual * one, one, one), old)[0] for residual in (0.0, 2.0))
-    return (calm != off)[0].nonzero().flatten().tolist()
+    return [int(at) for at in (calm != off)[0].nonzero()]
 
 
 class Kept(Normal):
