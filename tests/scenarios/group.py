@@ -34,6 +34,7 @@ from detector.sinks.deliver import Deliveries
 from detector.sources.base import Bounds, Revoked
 from detector.telemetry import Telemetry
 from tests.scenarios.echo import SHA256, EchoEngine, S, plain_feed, records
+from tests.scenarios.underway import Underway
 
 _TICK_S = 0.002  # real time between two steps of the schedule, and of the clock
 _SPEED = 20  # so many times as fast the pipelines' clock runs
@@ -230,7 +231,8 @@ class SharedStore:
         self.open = asyncio.Event()
         self.open.set()
         self.reads: list[str] = []
-        self._writing: set[asyncio.Future[None]] = set()
+        self._underway = Underway()
+        self.settled = self._underway.settled
 
     def __getattr__(self, verb: str) -> Any:
         return getattr(self._inner, verb)
@@ -246,15 +248,7 @@ class SharedStore:
         if self._group.random.random() < self._group.slow_share:
             self._group.skip(5)
             self._group.done["slow"] += 1
-        writing = asyncio.ensure_future(self._inner.write(shard, name, blocks))
-        self._writing.add(writing)
-        writing.add_done_callback(self._writing.discard)
-        await asyncio.shield(writing)  # what the disk was told to do it does, whether or not its process still lives
-
-    async def settled(self) -> None:
-        """Until nothing is being written; after a crash, that is what a later reader finds."""
-        if self._writing:
-            await asyncio.wait(self._writing)
+        await self._underway.carry_out(self._inner.write(shard, name, blocks))
 
 
 class Replica:

@@ -38,6 +38,7 @@ IS_LONG = os.environ.get("DISK_FAULTS") == "long"
 END = 600  # wide records; narrow ones are twice as many
 FAULTY = range(450, 560)  # of wide positions, between which the disk fails and every pump has an anomaly
 SLOW_S = 5.0 if IS_LONG else 0.3
+_PATIENCE_S = 60.0  # for a crowded machine
 
 
 @pytest.fixture(params=["wide", "narrow"])
@@ -144,7 +145,7 @@ async def test_files_that_cannot_be_deleted_stay_until_they_can(world: Pumps, di
 
 
 async def test_an_fsync_that_takes_seconds_holds_no_record_up(world: Pumps, disk: FaultyDisk) -> None:
-    """Records are read and scored while it lasts."""
+    """Records are read and scored while it lasts: it does not end before a good many are."""
     slow: list[tuple[int, int]] = []
     world.held_at, world.goes_on = faulty(world)[-1], lambda: len(slow) == 2
 
@@ -152,7 +153,10 @@ async def test_an_fsync_that_takes_seconds_holds_no_record_up(world: Pumps, disk
         before = world.handed_over
         is_due = len(slow) < 2 and before >= faulty(world)[0]
         if is_due and operation == "fsync" and path.name.startswith("segment"):
+            end_s = time.monotonic() + _PATIENCE_S
             time.sleep(SLOW_S)
+            while world.handed_over - before <= 20 and time.monotonic() < end_s:
+                time.sleep(0.01)
             slow.append((before, world.handed_over))
 
     disk.fault, world.pace_s = fault, 0.015
@@ -204,8 +208,6 @@ async def test_a_file_that_cannot_be_read_is_passed_over_for_the_one_before(
     """The newest; and where none can be read the start is refused, until they can."""
     world.crashes.add(faulty(world)[-1])
     await world.run()
-    while [*world.store.folder(SHARD).glob("*.tmp")]:  # a thread of the process that is gone writes on
-        await asyncio.sleep(0.01)
     known = [decode_manifest(path.read_bytes(), path) for path in world.files("manifest")[:2]]
     newest = world.files("manifest")[0].name
     if kind == "segment":
@@ -278,7 +280,6 @@ async def _crashed(folder: Path, *, is_narrow: bool) -> Pumps:
     for at in range(350, FAULTY[0], 7):
         world.crashes.add(at * (1 + is_narrow))
         await world.run()
-        await asyncio.sleep(0.3)  # a thread of the dead process may still be writing
         manifests = [decode_manifest(path.read_bytes(), path) for path in world.files("manifest")]
         if len(manifests) == 2 and all(len(each.segments) > 2 and each.cold for each in manifests):
             return world

@@ -33,6 +33,7 @@ from detector.sinks.deliver import Deliveries
 from detector.sources.base import Bounds, Revoked
 from detector.telemetry import Telemetry
 from tests.scenarios.echo import SHA256, SHARD, EchoEngine, S, alert, plain_feed, records, s
+from tests.scenarios.underway import Underway
 
 CRASH = "crash"
 
@@ -208,7 +209,7 @@ class StumblingStore:
         """Write, or crash before or after."""
         kind = name.partition("-")[0]
         await self._world.reach(f"before {kind}")
-        await self._inner.write(shard, name, blocks)
+        await self._world.underway.carry_out(self._inner.write(shard, name, blocks))
         await self._world.reach(f"after {kind}")
 
     async def create(self, shard: Shard, name: str) -> bool:
@@ -255,7 +256,7 @@ class World:
         self.committed: dict[Shard, int] = {}
         self.reached: dict[str, int] = {}
         self.runs = self.crashed = 0
-        self.store = DirStore(self.folder)
+        self.store, self.underway = DirStore(self.folder), Underway()
         self.identity = Identity({"echo": (SHA256, "echo@1")}, "configuration", "numerics")
 
     async def reach(self, step: str) -> None:
@@ -289,13 +290,15 @@ class World:
         self.runs += 1
         pipeline = self.pipeline(**changes)
         try:
-            await asyncio.wait_for(pipeline.run(), 20)
+            await asyncio.wait_for(pipeline.run(), 120)
             for sink in self.sinks:
                 await sink.stop()
         except* Crash:
             self.crashed += 1
             for sink in self.sinks:
                 sink.crash()
+        finally:
+            await self.underway.settled()
 
     async def survive(self, most_runs: int = 100) -> None:
         """Processes, until one reaches the feed's end."""
