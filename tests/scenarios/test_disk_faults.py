@@ -9,7 +9,6 @@ a refusal; never a start without memory. And always: alerts, scores and memory a
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import re
