@@ -15,7 +15,7 @@ from detector.checkpoint.base import Store, history_name
 from detector.checkpoint.format import Manifest, decode_manifest
 from detector.errors import CorruptCheckpointError
 from detector.records import Shard
-from detector.settings_checks import Keep
+from detector.settings import Keep
 
 
 def is_due(keep: Keep | None, kept: Iterable[Manifest], now_ns: int) -> bool:

@@ -49,7 +49,7 @@ from detector.checkpoint.segments import write_segment
 from detector.clock import Clock
 from detector.errors import CheckpointError, FencedError
 from detector.records import NO_TIME, ArenaRows, Shard, Snapshot
-from detector.settings_checks import Keep
+from detector.settings import Keep
 from detector.sinks.base import Sink
 from detector.sources.base import Source
 from detector.state.cold import ColdStreams

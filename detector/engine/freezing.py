@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.records import Float32, Int64, Shard
-from detector.settings import FreezeSettings
-from detector.settings_checks import is_glob
+from detector.settings import FreezeSettings, is_glob
 from detector.state.arena import NOT_ASKED, Arena
 
 _FIRST, _END = np.iinfo(np.int64).min, np.iinfo(np.int64).max

@@ -18,7 +18,7 @@ from detector.checkpoint.protocol import Checkpointer, Outputs
 from detector.checkpoint.restore import load, restore
 from detector.clock import ManualClock
 from detector.errors import CheckpointError, FencedError, SinkError
-from detector.settings_checks import Keep
+from detector.settings import Keep
 from detector.stages.decide import DECIDE
 from detector.state.arena import Arena
 from tests.scenarios.world import SHARD, EchoEngine, ListSource, MemorySink, StumblingStore, World, plain_feed, records

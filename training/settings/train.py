@@ -16,8 +16,8 @@ import yaml
 from pydantic import Field, ValidationError
 
 from detector.errors import ConfigurationError
-from detector.settings_faults import configuration_error
-from detector.settings_input import read
+from detector.settings.faults import configuration_error
+from detector.settings.input import read
 from training.settings.base import Section
 from training.settings.data import DataSettings
 from training.settings.fit import FitSettings

@@ -13,7 +13,7 @@ from typing import Any, cast
 from pydantic_core import ErrorDetails
 
 from detector.errors import ConfigurationError
-from detector.settings_input import Document, Location, Variable
+from detector.settings.input import Document, Location, Variable
 
 _LONGEST_VALUE = 80  # characters of a wrong value that a message repeats
 
