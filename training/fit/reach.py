@@ -41,7 +41,8 @@ def reach(forecaster: Forecaster, spans: Sequence[Span], levels: Tensor) -> list
     hidden, norms = forecaster.initial_hidden(len(batch.target), batch.target.shape[2]), []
     if settled:
         before = batch.samples(slice(0, settled))
-        _, hidden = forecaster.unroll(before.inputs, before.query, before.observed, hidden)
+        with torch.no_grad():
+            _, hidden = forecaster.unroll(before.inputs, before.query, before.observed, hidden)
     for stretch in batch.samples(slice(settled, None)).chunks(_LAGS):
         found, hidden = _norms(forecaster, stretch, hidden, levels)
         norms.append(found[:, found[0] > 0])  # a target that does not count has no gradient at all
@@ -54,6 +55,7 @@ def _norms(forecaster: Forecaster, stretch: Span, hidden: Tensor, levels: Tensor
     for sample in stretch.chunks(1):
         quantiles, after = forecaster.unroll(sample.inputs, sample.query, sample.observed, states[-1])
         states.append(after)
-    gradients = torch.autograd.grad(pinball(quantiles, sample, levels).sum(), states[-2::-1])
+    loss = pinball(quantiles, sample, levels).sum()
+    gradients = torch.autograd.grad(loss, states[-2::-1], materialize_grads=True)  # zero where nothing is remembered
     width = forecaster.cell.state_width  # what follows is the line, which forgets nothing for a while
     return torch.stack([gradient[..., :width].norm(dim=-1).flatten() for gradient in gradients]), states[-1].detach()
