@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,15 @@ import torch
 from onnx import numpy_helper
 
 from detector.errors import BundleError, TidewardenError
-from detector.model.bundle import Bundle
+from detector.model.bundle import Bundle, read_bundle
 from detector.model.session import Session
-from detector.scoring import open_bundle
 from tests.evaluate import made_up
+from training import export as exporter
 from training.evaluate import own_training
 from training.evaluate.own_training import ROWS_MIN, ROWS_MOST, is_eligible, trained
 from training.evaluate.run import OWN_TRAINING, Options, evaluate
 from training.evaluate.suites import Case
+from training.graph.detector import Detector, DetectorShape
 from training.proofs import check_parity
 
 ROWS = 600
@@ -30,14 +32,23 @@ def weights(bundle: Bundle) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def base(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A small bundle of today's code."""
+    torch.manual_seed(1)
+    detector = Detector(DetectorShape(profile="light", hidden=4))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporter, "prove", lambda *_: None)  # tests/parity does; it takes half a minute
+        return read_bundle(exporter.export(detector, tmp_path_factory.mktemp("base") / "b.onnx", name="b", version="1"))
+
+
+@pytest.fixture(scope="module")
+def own(base: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     case = made_up.case(values=made_up.wave(ROWS), train=ROWS_MIN + 80)
-    return trained(open_bundle("default"), case, tmp_path_factory.mktemp("own"))
+    return trained(base, case, tmp_path_factory.mktemp("own"))
 
 
-def test_its_weights_and_its_start_are_its_own_and_nothing_else(own: Bundle) -> None:
+def test_its_weights_and_its_start_are_its_own_and_nothing_else(base: Bundle, own: Bundle) -> None:
     """The forecaster's weights and the initial row have changed; constants, operators and layout have not."""
-    base = open_bundle("default")
     before, after = weights(base), weights(own)
     changed = {name for name in before if not np.array_equal(before[name], after[name])}
     assert changed
@@ -55,6 +66,15 @@ def test_a_bundle_whose_weights_are_not_the_trained_ones_fails_its_proof(own: Bu
         detector.forecaster.head.bias.add_(1.0)
     with pytest.raises(BundleError, match="in torch and in ONNX Runtime"):
         check_parity(detector, Session(own), channels=1, steps=200)
+
+
+def test_a_bundle_of_other_code_is_refused(base: Bundle, tmp_path: Path) -> None:
+    """One whose rows are not those of today's detector, and one that does not say what it is made of."""
+    case = made_up.case(values=made_up.wave(ROWS), train=ROWS_MIN)
+    with pytest.raises(BundleError, match="training cannot start from it: expected a bundle that this version's"):
+        trained(replace(base, joint=base.joint + 1), case, tmp_path)
+    with pytest.raises(BundleError, match="training cannot start from it"):
+        trained(read_bundle(made_up.ANY), case, tmp_path)
 
 
 def test_too_short_and_too_long_series_are_left_out() -> None:

@@ -41,6 +41,8 @@ ROWS_MOST = 20_000
 ROWS_MIN = 320
 """Of the training part; a shorter one leaves less than half a warm-up to calibrate on."""
 
+_CANNOT, _OF_THIS_VERSION = "training cannot start from it", "a bundle that this version's `train` wrote"
+
 SETTINGS = TrainSettings(
     name="own",
     data=DataSettings(paths=["the training part"]),
@@ -86,18 +88,23 @@ def _history(case: Case) -> list[Series]:
 
 
 def _detector(bundle: Bundle, model: onnx.ModelProto) -> Detector:
-    """A new detector with the forecaster of a bundle; of what it was calibrated to nothing is kept."""
+    """A bundle's detector: the weights in its graph, and what its new streams start from."""
     constants = _constants(model)
     known = {field.name for field in fields(DetectorShape)}  # what is new has its default, what is gone was unused
     try:
         detector = Detector(DetectorShape(**{k: v for k, v in bundle.metadata["shape"].items() if k in known}))
         found = {name: numpy_helper.to_array(constants[name]) for name, _ in detector.named_parameters()}
     except (KeyError, TypeError) as error:
-        expected = "a bundle that this version's `train` wrote"
-        raise BundleError(bundle.path, "training cannot start from it", expected=expected, got=error) from error
+        raise BundleError(bundle.path, _CANNOT, expected=_OF_THIS_VERSION, got=error) from error
+    widths, own = (bundle.joint, bundle.per_channel), (detector.joint_width, detector.channel_width)
+    if widths != own:
+        raise BundleError(bundle.path, _CANNOT, expected=_OF_THIS_VERSION, got=f"rows of {widths} floats for {own}")
     with torch.no_grad():
         for name, parameter in detector.named_parameters():
             parameter.copy_(torch.from_numpy(found[name].copy()))
+        start = torch.from_numpy(bundle.initial_row(len(detector.initial_channel)))
+        detector.initial_joint.copy_(start[: bundle.joint])
+        detector.initial_channel.copy_(start[bundle.joint :].view_as(detector.initial_channel))
     return detector
 
 
