@@ -28,8 +28,8 @@ from detector.kafka.connect import (
 from detector.kafka.properties import GUARDED
 from detector.records import Shard
 from detector.settings import KafkaClientSettings, KafkaSourceSettings
-from detector.sources import kafka
 from detector.sources.kafka import KafkaSource
+from detector.sources.kafka import source as kafka
 
 SASL = {"security_protocol": "SASL_PLAINTEXT", "username": "reader"}
 TOKEN = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "OAUTHBEARER", "token_command": ["a"]}

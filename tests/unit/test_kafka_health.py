@@ -10,8 +10,8 @@ from detector.clock import ManualClock
 from detector.errors import ConfigurationError, SourceError
 from detector.records import Shard
 from detector.settings import KafkaSourceSettings
-from detector.sources.kafka_health import Health
-from detector.sources.kafka_partitions import fixed_partitions
+from detector.sources.kafka.health import Health
+from detector.sources.kafka.partitions import fixed_partitions
 
 ONE, OTHER = Shard("c", "t", 0), Shard("c", "t", 1)
 SESSION_S = 10.0

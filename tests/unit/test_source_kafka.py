@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError
 
 from detector.records import Shard
 from detector.settings import KafkaSourceSettings
@@ -45,6 +46,14 @@ class Client:
         self.fetch = asyncio.Future()
         return found
 
+    async def beginning_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """Retention has taken the first ones."""
+        return dict.fromkeys(partitions, 100)
+
+    async def end_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """There are more."""
+        return dict.fromkeys(partitions, 200)
+
     async def commit(self, offsets: Mapping[TopicPartition, Any]) -> None:
         """Noted."""
         self.committed |= {partition: each.offset for partition, each in offsets.items()}
@@ -74,8 +83,8 @@ async def fetched(source: KafkaSource, client: Client, found: Mapping[TopicParti
     """A fetch is done, and nobody has looked at it yet."""
     assert await source.poll(0.001) == []
     client.fetch.set_result(found)
-    assert source._fetch is not None
-    await asyncio.wait([source._fetch])
+    while not source._fetch.is_done:
+        await asyncio.sleep(0)
 
 
 async def test_a_gained_partition_rests_until_it_is_resumed(source: KafkaSource, client: Client) -> None:
@@ -98,6 +107,22 @@ async def test_what_was_fetched_before_a_resume_is_not_handed_over(source: Kafka
     assert [records.shard for records in await source.poll(0.1)] == [SHARD]
 
 
+async def test_a_loss_in_one_partition_costs_another_nothing(client: Client) -> None:
+    """One was resumed after the fetch that told of the loss: that one is dropped, the next one is whole."""
+    source = KafkaSource("s", KafkaSourceSettings(type="kafka", topics=["t"], on_data_loss="continue"))
+    source._consumer = client  # type: ignore[assignment]  # as far as it is asked
+    source.on_gained([ONE, TWO])
+    assert await source.poll(0.001) == []
+    client.fetch.set_exception(OffsetOutOfRangeError({TWO: 7}))
+    while not source._fetch.is_done:
+        await asyncio.sleep(0)
+    await source.resume(SHARD, 150)
+    assert await source.poll(0.1) == []
+    client.fetch = asyncio.Future()
+    client.fetch.set_result({ONE: batch(150, 151)})
+    assert [(records.shard, len(records)) for records in await source.poll(5)] == [(SHARD, 2)]
+
+
 async def test_what_was_fetched_before_a_revocation_is_dropped(source: KafkaSource, client: Client) -> None:
     """Whoever has the partitions next reads it again."""
     await fetched(source, client, {ONE: batch(5, 6), TWO: batch(3)})
@@ -108,10 +133,9 @@ async def test_what_was_fetched_before_a_revocation_is_dropped(source: KafkaSour
 async def test_a_poll_that_waits_during_a_revocation_comes_home_empty(source: KafkaSource, client: Client) -> None:
     """Its fetch ended, the revocation came first: the poll hands over nothing."""
     polling = asyncio.create_task(source.poll(5))
-    while source._fetch is None:
-        await asyncio.sleep(0)
+    await asyncio.sleep(0)
     client.fetch.set_result({ONE: batch(5)})
-    while not source._fetch.done():
+    while not source._fetch.is_done:
         await asyncio.sleep(0)
     await source.on_revoked([ONE, TWO])
     assert await polling == []

@@ -12,15 +12,11 @@ The model runs in a thread, so that heartbeats, which run on our event loop, are
 from __future__ import annotations
 
 import asyncio
-import zlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
-from typing import TypeAlias
 
-import numpy as np
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
-from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from aiokafka.structs import OffsetAndMetadata
 
@@ -34,23 +30,19 @@ from detector.kafka.client import (
     read_span,
     require_c_extension,
 )
-from detector.records import NO_TIME, Header, Int64, Records, Shard
+from detector.records import Records, Shard
 from detector.settings import KafkaSourceSettings
 from detector.sources.base import Bounds, Revoked
-from detector.sources.kafka_health import Health, watch_heartbeats
-from detector.sources.kafka_partitions import fixed_partitions
+from detector.sources.kafka.fetch import Fetch, Found
+from detector.sources.kafka.group import REVOKE_S, Listener, membership
+from detector.sources.kafka.health import Health, watch_heartbeats
+from detector.sources.kafka.partitions import fixed_partitions
+from detector.sources.kafka.records import Batch, as_records, fingerprint
 
-_HEARTBEAT_MS = 3000
-_REBALANCE_TIMEOUT_MS = 120_000  # how long a rebalance waits for a member that is still writing a checkpoint
-_REVOKE_S = min(10.0, _REBALANCE_TIMEOUT_MS / 3000)  # one deadline for all that is done before partitions go
-_MAX_POLL_INTERVAL_MS = 600_000  # how long backpressure may last before the group gives our partitions away
 _COMMIT_S = 5.0
 _STOP_S = 10.0
 _ASK_S = 10.0  # for an answer, where the client has been silent for minutes
-_GRACE_S = 0.05  # a fetch that ends with its timeout is not to be left for the next poll
 _ANCHORS = 64  # fingerprints kept per shard: as many polls as may lie between reading and a checkpoint
-
-_Batch: TypeAlias = Sequence[ConsumerRecord[bytes, bytes]]
 
 _log = structlog.get_logger(__name__)
 
@@ -66,12 +58,10 @@ class KafkaSource:
         self._cluster_id = ""
         self._counts: dict[str, int] = {}
         """Partitions of each topic when we connected."""
-        self._fetch: asyncio.Task[dict[TopicPartition, _Batch]] | None = None
+        self._fetch = Fetch(self._get, f"fetch {name}")
         self._owned: dict[Shard, TopicPartition] = {}
         self._gained: list[Shard] | None = None
         self._revoked: Revoked | None = None
-        self._stale: set[TopicPartition] = set()
-        """Partitions of which the fetch that is done holds records from before they were resumed."""
         self._anchors: dict[Shard, dict[int, str]] = {}
         in_group = settings.partitions is None
         self._health = Health(settings.session_timeout_s, in_group=in_group, clock=clock or SystemClock())
@@ -98,21 +88,11 @@ class KafkaSource:
             watch_heartbeats(consumer, self._health.beat)
             # After the start, which would otherwise wait for the whole group to rebalance.
             consumer.subscribe(
-                self._settings.topics, self._settings.pattern, listener=_Listener(self.on_gained, self.on_revoked)
+                self._settings.topics, self._settings.pattern, listener=Listener(self.on_gained, self.on_revoked)
             )
 
     def _make_consumer(self) -> AIOKafkaConsumer:
-        return AIOKafkaConsumer(
-            **consumer_arguments(self._settings),
-            group_id=self._settings.group,
-            # One only: each more costs another round of joins (T7). A class of its own, because the client keeps what
-            # was assigned on the class, and another source in this process must not see it.
-            partition_assignment_strategy=[type("Sticky", (StickyPartitionAssignor,), {})],
-            session_timeout_ms=round(self._settings.session_timeout_s * 1000),
-            heartbeat_interval_ms=min(_HEARTBEAT_MS, round(self._settings.session_timeout_s * 1000 / 3)),
-            rebalance_timeout_ms=_REBALANCE_TIMEOUT_MS,
-            max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
-        )
+        return AIOKafkaConsumer(**consumer_arguments(self._settings), **membership(self._settings))
 
     # Who owns what
 
@@ -137,23 +117,16 @@ class KafkaSource:
 
     async def on_revoked(self, partitions: Sequence[TopicPartition]) -> None:
         """Have partitions put in order that the group takes away; an eager rebalance takes all of them."""
-        self._drop_fetched()
+        self._fetch.drop()
         shards = [shard for shard in map(self._shard, partitions) if shard in self._owned]
         # Some may have come and gone before anybody asked.
         self._gained = [shard for shard in self._gained or () if shard not in shards] or None
         if shards and self._revoked is not None:
-            await self._revoked(shards, _REVOKE_S)
+            await self._revoked(shards, REVOKE_S)
         for shard in shards:
             self._owned.pop(shard, None)
             self._anchors.pop(shard, None)
             self._health.rests(shard)
-
-    def _drop_fetched(self) -> None:
-        """Its records will be read again after the rebalance, by whoever has their partitions then."""
-        if self._fetch is not None and self._fetch.done():
-            _forget(self._fetch)
-            self._fetch = None
-            self._stale.clear()
 
     async def assigned(self) -> list[Shard] | None:
         """What the group's last words gave us; [] for a member without partitions."""
@@ -198,7 +171,7 @@ class KafkaSource:
         async with aclosing(span):
             async for batch in span:
                 for record in batch:
-                    return _fingerprint(record)
+                    return fingerprint(record)
         return None  # compacted away, or a transaction's marker
 
     async def partitions(self, shard: Shard) -> int | None:
@@ -218,8 +191,7 @@ class KafkaSource:
         consumer.seek(partition, position)
         consumer.resume(partition)
         self._health.moved(shard)
-        if self._fetch is not None and self._fetch.done():
-            self._stale.add(partition)
+        self._fetch.moved(partition)
 
     async def pause(self, shard: Shard) -> None:
         """The client throws away what it has buffered, and fetches it again after `resume`."""
@@ -232,47 +204,38 @@ class KafkaSource:
     async def poll(self, timeout_s: float) -> list[Records]:
         """Records that are there, or [] after `timeout_s`.
 
-        The fetch is a task of its own, and outlives a poll that it has no answer for: to cancel it would leak the
-        client's count of fetches (T4), and during a rebalance it waits longer than it was told to.
-
         Raises:
             DataLostError: A position is no longer on the broker, and the settings say that this is not to be accepted.
             SourceError: The broker refuses to let us read, or the client has fallen silent.
         """
         await self._check_health()
-        if self._fetch is None:
-            self._fetch = asyncio.create_task(self._get(timeout_s), name=f"fetch {self.name}")
-        fetch = self._fetch
-        await asyncio.wait({fetch}, timeout=timeout_s + _GRACE_S)
-        if not fetch.done() or self._fetch is not fetch:
+        if not await self._fetch.wait(timeout_s):
             return []
         if self._health.may_be_replaced:
             await asyncio.sleep(timeout_s)
             return []  # the records wait in their fetch, until the group says whether they are still ours
-        self._fetch = None
         try:
-            found = fetch.result()
+            found = self._fetch.take()
         except OffsetOutOfRangeError as cause:
             await self._out_of_range(cause)
             return []
         except KafkaError as cause:
             raise SourceError(self._where, "cannot read", got=repr(cause)) from cause
-        stale, self._stale = self._stale, set()
-        return [self._records(partition, batch) for partition, batch in found.items() if partition not in stale]
+        return [self._records(partition, batch) for partition, batch in found.items()]
 
-    async def _get(self, timeout_s: float) -> dict[TopicPartition, _Batch]:
+    async def _get(self, timeout_s: float) -> Found:
         # Bounded: unpacking is one synchronous step, and without a limit as long as all buffers together (T10).
         # A broker is not asked again while one of its partitions has unread records (T11): hence large polls.
-        found: dict[TopicPartition, _Batch] = await self._client().getmany(
+        found: Found = await self._client().getmany(
             timeout_ms=round(timeout_s * 1000), max_records=self._settings.poll_records
         )
         return found
 
-    def _records(self, partition: TopicPartition, batch: _Batch) -> Records:
+    def _records(self, partition: TopicPartition, batch: Batch) -> Records:
         shard = Shard(self._cluster_id, partition.topic, partition.partition)
         last = batch[-1]
         anchors = self._anchors.setdefault(shard, {})
-        anchors[last.offset + 1] = _fingerprint(last)
+        anchors[last.offset + 1] = fingerprint(last)
         if len(anchors) > _ANCHORS:
             del anchors[next(iter(anchors))]
         self._health.moved(shard)
@@ -345,15 +308,10 @@ class KafkaSource:
         consumer, self._consumer = self._consumer, None
         if consumer is None:
             return
-        fetch, self._fetch = self._fetch, None
-        if fetch is not None:
-            await asyncio.wait({fetch}, timeout=_STOP_S)  # T4: it ends by itself within its poll's timeout
+        await self._fetch.settle(_STOP_S)
         if went_wrong := await close(consumer, _STOP_S):
             _log.warning("the client did not stop cleanly", source=self.name, error=went_wrong)
-        if fetch is not None:
-            fetch.cancel()  # only where a rebalance never ended; the client that it would confuse is gone
-            await asyncio.wait({fetch})
-            _forget(fetch)
+        await self._fetch.end()
 
     def _client(self) -> AIOKafkaConsumer:
         if self._consumer is None:
@@ -361,65 +319,5 @@ class KafkaSource:
         return self._consumer
 
 
-class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no annotations
-    """Passes the group's callbacks on. Exceptions in here would be swallowed: it does next to nothing."""
-
-    def __init__(
-        self,
-        gained: Callable[[Sequence[TopicPartition]], None],
-        revoked: Callable[[Sequence[TopicPartition]], Awaitable[None]],
-    ) -> None:
-        self._gained, self._revoked = gained, revoked
-
-    async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
-        """Before a rebalance; also for a membership that was lost already."""
-        await self._revoked(sorted(revoked))
-
-    def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
-        """After every rebalance, with all that we own now."""
-        self._gained(sorted(assigned))
-
-
-def _forget(fetch: asyncio.Task[dict[TopicPartition, _Batch]]) -> None:
-    """Look at a finished task's exception, so that asyncio does not complain that nobody did."""
-    if not fetch.cancelled():
-        fetch.exception()
-
-
 def _partition_of(shard: Shard) -> TopicPartition:
     return TopicPartition(shard.topic, shard.partition)
-
-
-def _fingerprint(record: ConsumerRecord[bytes, bytes]) -> str:
-    crc = zlib.crc32(record.value or b"", zlib.crc32(record.key or b""))
-    return f"crc32:{crc:08x}@{record.timestamp}"
-
-
-def as_records(shard: Shard, batch: _Batch) -> Records:
-    """What the client read of one partition, at least one record, as a poll."""
-    return Records(
-        shard=shard,
-        values=[record.value for record in batch],
-        keys=[record.key for record in batch],
-        positions=_offsets(batch),
-        append_ns=_append_ns(batch),
-        next_position=batch[-1].offset + 1,
-        headers_of=lambda i: _headers(batch[i]),
-    )
-
-
-def _offsets(batch: _Batch) -> Int64:
-    """Offsets of a batch; nearly always there is none missing, and then none needs to be looked at."""
-    first, last = batch[0].offset, batch[-1].offset
-    if last - first == len(batch) - 1:
-        return np.arange(first, last + 1, dtype=np.int64)
-    return np.array([record.offset for record in batch], np.int64)
-
-
-def _append_ns(batch: _Batch) -> Int64:
-    timestamps_ms = np.array([record.timestamp for record in batch], np.int64)
-    return np.where(timestamps_ms < 0, NO_TIME, timestamps_ms * 1_000_000)
-
-
-def _headers(record: ConsumerRecord[bytes, bytes]) -> Sequence[Header]:
-    return tuple(record.headers)
