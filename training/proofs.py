@@ -32,7 +32,7 @@ ALIGNMENTS = (0, 4, 16, 32)
 CHANNELS = (1, 3, 7)
 """Numbers of channels that an `any` bundle is proved for."""
 
-_USUALLY = 0.3  # of the tolerance: how closely 99 numbers in 100 agree
+_USUALLY = {"score": 0.3, "state": 0.001}  # of the tolerance: how closely 99 numbers in 100 agree
 _BOUNDARY = 64
 _SEED = 20
 
@@ -95,18 +95,20 @@ def check_agreement(bundle: Bundle, torch_says: Float32, got: Float32, what: Lit
     """Compare with the stored tolerance: absolute for the score, relative for the state.
 
     The last bit may decide on which side of a level a sample falls, and so a count: one number in 10,000 may be any.
-    Steps of conjugate gradients let rounding grow where features are nearly the same; 99 in 100 agree far better.
+    What the memory learns is rounded alone and agrees to a millionth. A score need not: steps of conjugate gradients
+    let rounding grow where features are nearly the same.
     """
     difference = np.abs(torch_says - got)
     if what == "state":
         difference = difference / (1 + np.abs(torch_says))
     tolerance = getattr(bundle.tolerance, what)
+    usually = _USUALLY[what] * tolerance
     usual, rare = np.quantile(difference, [0.99, 0.9999])
-    if not (rare <= tolerance and usual <= _USUALLY * tolerance):
+    if not (rare <= tolerance and usual <= usually):
         raise BundleError(
             bundle.path,
             f"{what} in torch and in ONNX Runtime",
-            expected=f"99 in 100 within {_USUALLY * tolerance:.3g}, all but 1 in 10,000 within {tolerance:.3g}",
+            expected=f"99 in 100 within {usually:.3g}, all but 1 in 10,000 within {tolerance:.3g}",
             got=f"{usual:.3g} and {rare:.3g} apart",
         )
 

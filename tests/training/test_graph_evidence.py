@@ -33,9 +33,10 @@ def test_conjugate_gradients_solve() -> None:
     right = torch.randn(50, K, generator=torch.Generator().manual_seed(1))
     exact = torch.linalg.solve(matrix + RIDGE * torch.eye(K), right)
     scale = exact.norm(dim=-1)
-    nearly = (conjugate_gradients(matrix, right, RIDGE, STEPS) - exact).norm(dim=-1)
-    assert (nearly < 0.02 * scale).all()
-    early = (conjugate_gradients(matrix, right, RIDGE, 2) - exact).norm(dim=-1)
+    said = conjugate_gradients(matrix, right, RIDGE, STEPS)
+    assert ((said.solution - exact).norm(dim=-1) < 0.02 * scale).all()
+    assert torch.allclose(said.q.squeeze(-1), (right * said.solution).sum(dim=-1), rtol=1e-4)
+    early = (conjugate_gradients(matrix, right, RIDGE, 2).solution - exact).norm(dim=-1)
     assert early.median() > 0.05 * scale.median()
 
 
@@ -45,9 +46,10 @@ def test_conjugate_gradients_never_leave_the_numbers(matrix: float, right: float
     """Zeros, all but zeros and matrices of rank one give finite solutions; nothing is solved by nothing."""
     given = torch.full((K,), right)
     for system in (matrix * torch.eye(K), torch.full((K, K), matrix)):
-        solution = conjugate_gradients(system, given, RIDGE, STEPS)
-        assert solution.isfinite().all()
-        assert right or not solution.any()
+        said = conjugate_gradients(system, given, RIDGE, STEPS)
+        assert said.solution.isfinite().all()
+        assert said.q.isfinite().all()
+        assert right or not said.solution.any()
 
 
 def test_a_covariance_is_learnt() -> None:

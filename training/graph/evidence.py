@@ -26,7 +26,7 @@ from training.graph.scale import MEMORY
 PRIOR_WEIGHT = 64.0  # samples that the calibrated statistics count for in a new stream
 
 _RIDGE = 0.03  # rho; small, for what hardly ever moves together is the evidence
-_STEPS = 8
+STEPS = 8
 _CLIP = 8.0  # standard deviations; what a single feature may count for
 _SPREAD_FLOOR = 0.05  # features differ by more than this between samples, or do not differ
 _TINY = 1e-12
@@ -77,9 +77,9 @@ class Normal(nn.Module):
 class Covariance(nn.Module):
     """The online covariance of K standardised features; (..., K, K), kept flat in the row."""
 
-    def __init__(self, name: str, width: int) -> None:
+    def __init__(self, name: str, width: int, steps: int = STEPS) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.steps = width, steps
         self.field = Field(name, width * width, tuple(torch.eye(width).flatten().tolist()))
 
     def unfold(self, flat: Tensor) -> Tensor:
@@ -100,15 +100,14 @@ class Covariance(nn.Module):
         Returns:
             What they say together, and the next matrix flat (..., K * K).
         """
-        y = conjugate_gradients(matrix, z, _RIDGE, _STEPS)
-        q = _dot(z, y).clamp(min=0.0) / self.width
+        distance = conjugate_gradients(matrix, z, _RIDGE, self.steps)
         # Each side takes the root of the rate, which keeps the matrix symmetric to the last bit.
         seen = rate.sqrt() * (z if learnt_from is None else learnt_from)
         outer = seen.unsqueeze(-1) @ seen.unsqueeze(-2)
-        return Distance(q, y), ((1 - rate).unsqueeze(-1) * matrix + outer).flatten(-2)
+        return distance._replace(q=distance.q / self.width), ((1 - rate).unsqueeze(-1) * matrix + outer).flatten(-2)
 
 
-def conjugate_gradients(matrix: Tensor, right: Tensor, ridge: float, steps: int) -> Tensor:
+def conjugate_gradients(matrix: Tensor, right: Tensor, ridge: float, steps: int) -> Distance:
     """Solve (matrix + ridge I) y = right, nearly, from zero.
 
     Args:
@@ -116,21 +115,25 @@ def conjugate_gradients(matrix: Tensor, right: Tensor, ridge: float, steps: int)
         right: (..., K).
         ridge: What is added to the diagonal.
         steps: Each one product with the matrix.
+
+    Returns:
+        right' y, which every step raises by what it gains (Hestenes and Stiefel's own estimate), and y.
     """
     # A row times the matrix, which is symmetric: ONNX Runtime takes a third of the time of matrix times column.
     residual = direction = right.unsqueeze(-2)
-    energy = _dot(residual, residual).clamp(min=_TINY)
-    y = torch.zeros_like(residual)
+    energy = _square(residual)
+    q, y = [], []
     for step in range(steps):
         along = direction @ matrix + ridge * direction
         length = energy / _dot(direction, along).clamp(min=_TINY)
-        y = length * direction if step == 0 else y + length * direction
+        q.append(length * energy)
+        y.append(length * direction)
         if step + 1 < steps:
             residual = residual - length * along
-            left = _dot(residual, residual).clamp(min=_TINY)
+            left = _square(residual)
             direction = residual + left / energy * direction
             energy = left
-    return y.squeeze(-2)
+    return Distance(sum(q[1:], q[0]).squeeze(-2), sum(y[1:], y[0]).squeeze(-2))
 
 
 def _dot(one: Tensor, other: Tensor) -> Tensor:
@@ -139,3 +142,8 @@ def _dot(one: Tensor, other: Tensor) -> Tensor:
     Along the last axis: over any other, ONNX Runtime adds up in another order when the wave is a single row.
     """
     return (one * other).sum(dim=-1, keepdim=True)
+
+
+def _square(one: Tensor) -> Tensor:
+    """Of a vector with itself, and never nothing."""
+    return _dot(one, one).clamp(min=_TINY)

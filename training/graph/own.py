@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from training.graph.bank import FEATURES as BANK
 from training.graph.bank import LEVEL_16, Bank, Heard
-from training.graph.evidence import Covariance, Normal
+from training.graph.evidence import STEPS, Covariance, Normal
 from training.graph.layout import Field
 from training.graph.predictor import FEATURES as PREDICTED
 from training.graph.predictor import HORIZON, Predictor
@@ -40,11 +40,11 @@ class OwnEvidence(nn.Module):
 
     widen: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, steps: int = STEPS) -> None:
         super().__init__()
         self.bank, self.predictor, self.reference = Bank("light"), Predictor(_WIDTH), Reference()
         self.normal, self.errors = Normal(_WIDTH), Normal(PREDICTED, "error_")
-        self.covariance = Covariance("covariance", _FEATURES)
+        self.covariance = Covariance("covariance", _FEATURES, steps)
         # The errors and two times nothing, by a product: quicker than to make the nothing as wide as the wave.
         self.register_buffer("widen", torch.eye(PREDICTED, _FEATURES - _WIDTH), persistent=False)
         self.fields = (
