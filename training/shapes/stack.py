@@ -36,7 +36,7 @@ class Stack(Network):
         norm = {"none": nn.Identity, "layer": nn.LayerNorm, "batch": BatchNorm}[asked.norm]
         self.norms = nn.ModuleList([nn.Identity(), *(norm(layer.inputs) for layer in layers[1:])])
         self.residual, self.rate, self.variational = asked.residual, asked.dropout, asked.variational
-        self._register_load_state_dict_pre_hook(_rename)
+        self.register_load_state_dict_pre_hook(_rename)
 
     def step(self, x: Tensor, state: Tensor) -> Tensor:
         """One sample."""

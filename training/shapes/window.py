@@ -1,6 +1,6 @@
 """Feed-forward networks on the last few samples: baselines, and the convolution in front of a recurrence.
 
-    window      y = act(W_L ... act(W_1 [x_t, x_t-1, ..., x_t-k+1] + b_1) ...)      remembers k samples, and no more
+    window      y = tanh(W_L ... tanh(W_1 [x_t, x_t-1, ..., x_t-k+1] + b_1) ...)      remembers k samples, and no more
     memoryless  the same with k = 1: from one to one; what the others are better is what memory is worth
 
 One layer of it at every sample is a causal convolution over time with a kernel of k samples.
@@ -16,7 +16,7 @@ from training.shapes.past import Past, last_of
 
 
 class Window(Network):
-    """Feed-forward layers of rectifiers on the last samples; state = those samples, newest first.
+    """Feed-forward layers on the last samples; state = those samples, newest first.
 
     Args:
         inputs: Width of a sample.
@@ -29,7 +29,7 @@ class Window(Network):
         super().__init__(inputs, hidden, reach * inputs)
         self.past = Past(reach, inputs)
         widths = [reach * inputs] + [hidden] * (layers - 1)
-        self.layers = nn.Sequential(*(nn.Sequential(nn.Linear(width, hidden), nn.ReLU()) for width in widths))
+        self.layers = nn.Sequential(*(nn.Sequential(nn.Linear(width, hidden), nn.Tanh()) for width in widths))
 
     def step(self, x: Tensor, state: Tensor) -> Tensor:
         """One sample."""
