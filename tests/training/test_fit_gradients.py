@@ -59,7 +59,7 @@ def test_a_price_on_weights_makes_them_smaller() -> None:
     for key in ("none", "l1", "l2"):
         price = {} if key == "none" else {key: 0.05}
         made, _ = trained(changed(epochs=2, learning_rate=1e-2, **price), streams=3)
-        norms[key] = sum(float(one.square().sum()) for one in made.forecaster.parameters() if one.ndim > 1)
+        norms[key] = sum(one.square().sum().item() for one in made.forecaster.parameters() if one.ndim > 1)
     assert max(norms["l1"], norms["l2"]) < 0.9 * norms["none"]
 
 
