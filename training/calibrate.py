@@ -1,7 +1,6 @@
 """What the finished detector promises, measured on the later span of time and written into it.
 
-    1. Run the whole detector; what its streams have learnt of their features, and the distribution of their
-       strangeness, is what a new stream is to start from.
+    1. Run the whole detector; what its streams have learnt of their features is what a new stream is to start from.
     2. Run it as it will be shipped; count what the band holds, how often each score is reached, and how many
        samples above the threshold make one alarm.
 
@@ -24,7 +23,7 @@ from detector.records import Float64
 from training.data.batches import Block
 from training.data.series import Series
 from training.graph.detector import Detector
-from training.graph.tail import CALIBRATED_AFTER, LEAST, LEVELS, Tail
+from training.graph.tail import CALIBRATED_AFTER
 from training.progress import Progress
 from training.rollout import Run, Watch, choose, roll
 from training.settings import TrainSettings
@@ -35,10 +34,6 @@ _NINES = tuple(step / 2 for step in range(1, 13))
 _PERIOD_S = 60.0  # a detector for any period is calibrated as if for one sample a minute
 _DAY_S = 86_400.0
 _THRESHOLDS = (0.5, 12.0)  # nines; decide's limits
-_ENOUGH = 2.0  # times that a stream is to reach a level before it tells where that is
-_GAPS = (0.2, 1.5)  # ln u; between levels of a new stream
-_WIDE = 1.7  # times the width that three of four streams stay below
-_WIDTHS = (0.85, 1.2, 0.85, 0.5)  # at least: the same of public dev series, for generated ones have lighter tails
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +54,6 @@ class Calibration:
     """Samples at or above the threshold in one cluster of them."""
     calibrated_after: int
     """Samples of a stream after which its scores come as often as they say, within a factor of 2."""
-    tail: dict[str, list[float]]
-    """The tail's median and gaps that a new stream starts from."""
     runs: list[Run]
 
     def figures(self) -> dict[str, Any]:
@@ -73,7 +66,7 @@ def calibrate(detector: Detector, series: Sequence[Series], settings: TrainSetti
     """Measure the detector, and write what a new stream is to start from into its initial row."""
     detector.eval()
     chosen = choose(series, settings.data.time_zone)
-    tail = _learn_priors(detector, chosen, progress.over("calibrating, 1 of 2"))  # 1.
+    _learn_priors(detector, chosen, progress.over("calibrating, 1 of 2"))  # 1.
     runs = [run for block, _ in roll(detector, chosen, progress.over("calibrating, 2 of 2")) for run in block]  # 2.
     score = np.concatenate([run.score for run in runs])
     threshold, per_alarm = _clusters(runs, settings.decide.budget_per_day, detector.shape.period_s)
@@ -87,29 +80,21 @@ def calibrate(detector: Detector, series: Sequence[Series], settings: TrainSetti
         threshold_nines=threshold,
         exceedances_per_alarm=per_alarm,
         calibrated_after=CALIBRATED_AFTER,
-        tail=tail,
         runs=runs,
     )
 
 
-def _learn_priors(detector: Detector, chosen: Sequence[Block], watch: Watch) -> dict[str, list[float]]:
-    """Write pooled statistics into the initial row; gives back the tail's."""
-    runs, channels, single = [], [], []
-    for block_runs, rows in roll(detector, chosen, watch):
-        runs += block_runs
+def _learn_priors(detector: Detector, chosen: Sequence[Block], watch: Watch) -> None:
+    """Write pooled statistics of the features into the initial row."""
+    channels, single = [], []
+    for _, rows in roll(detector, chosen, watch):
         known = detector.fields(rows)
         seen = (known["count"] > 0).squeeze(-1)
         channels.append({name: known[name][seen] for name in detector.own.learnt})
         if detector.together:
             alone = seen.sum(dim=1) == 1  # what several targets say together is too unlike from stream to stream
             single.append({name: known[name][alone] for name in detector.together.learnt})
-    tail = _tail(runs)
-    detector.set_priors(
-        joint={name: torch.tensor(value) for name, value in (tail | {"gaps_before": tail["gaps"]}).items()}
-        | _pooled(single),
-        channel=_pooled(channels),
-    )
-    return tail
+    detector.set_priors(joint=_pooled(single), channel=_pooled(channels))
 
 
 def _pooled(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -125,33 +110,6 @@ def _pooled(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
                 dim=0, correction=0
             )
     return pooled
-
-
-def _tail(runs: Sequence[Run]) -> dict[str, list[float]]:
-    """A tail wider than that of most streams, so that young ones are not surprised too soon.
-
-    A start at the usual width costs more than it tells: a stream cries wolf while it learns that its own tail is wider,
-    and what comes later ranks below that (0.04 of VUS-PR on dev). Where no stream is long enough to tell of a level, it
-    is as far above the one below as it is by the tail's own start, in units of the gap below.
-    """
-    usual = np.array(next(field.initial for field in Tail.FIELDS if field.name == "gaps"))
-    levels = np.array([_own_levels(run.strangeness) for run in runs])
-    steps = np.diff(levels, axis=1)
-    gaps: list[float] = []
-    for i, column in enumerate(steps.T):
-        told = column[~np.isnan(column)]
-        by_below = usual[i] * (gaps[-1] / usual[i - 1] if i else 1.0)
-        wide = _WIDE * float(np.quantile(told, 0.75)) if len(told) else by_below
-        gaps.append(float(np.clip(max(wide, _WIDTHS[i]), *_GAPS)))
-    return {"median": [float(np.median(levels[:, 0]))], "gaps": gaps}
-
-
-def _own_levels(strangeness: Float64) -> list[float]:
-    """Level by level of the tail, ln u that reaches it; NaN where the stream is too short for it."""
-    x = np.log(np.maximum(strangeness, LEAST))
-    shares = [10.0**-nines for nines in LEVELS]
-    known = [share for share in shares if share == shares[0] or share * len(x) >= _ENOUGH]
-    return [*np.quantile(x, [1 - share for share in known]).tolist(), *[math.nan] * (len(shares) - len(known))]
 
 
 def _clusters(runs: Sequence[Run], budget_per_day: float, period_s: float | None) -> tuple[float, float]:

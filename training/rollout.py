@@ -32,8 +32,6 @@ class Run:
     """The later span alone."""
     score: Float64
     """(n,) nines."""
-    strangeness: Float64
-    """(n,) in standard deviations: what the tail is made of."""
     expected: Float64
     """(n, C) raw units, as the two below."""
     lower: Float64
@@ -75,13 +73,7 @@ def roll(detector: Detector, chosen: Sequence[Block], watch: Watch) -> Iterator[
     """
     ticks = iter(watch(range(sum(one.values.shape[1] for one in chosen))))
     for block in chosen:
-        strangeness: list[Tensor] = []
-        hook = detector.tail.register_forward_hook(
-            lambda _, given, __, seen=strangeness: seen.append(given[0].flatten())
-        )
-        with hook:
-            outputs, rows = _steps(detector, block, ticks)
-        outputs["strangeness"] = torch.stack(strangeness, dim=1)
+        outputs, rows = _steps(detector, block, ticks)
         yield [run for row in range(len(block.series)) if (run := _run(detector, block, row, outputs))], rows
     next(ticks, None)  # lets the bar see the last one
 
@@ -104,8 +96,8 @@ def _run(detector: Detector, block: Block, row: int, outputs: dict[str, Tensor])
     if later.start >= later.stop:
         return None
     series = replace(one, time_ns=one.time_ns[later], values=one.values[later], cut=0)
-    score, strangeness = (outputs[name][row, later].double().numpy() for name in ("score", "strangeness"))
+    score = outputs["score"][row, later, 0].double().numpy()
     expected, lower, upper = (
         outputs[name][row, later, : len(one.channels)].numpy() for name in ("expected", "lower", "upper")
     )
-    return Run(series, score[:, 0], strangeness, expected, lower, upper)
+    return Run(series, score, expected, lower, upper)

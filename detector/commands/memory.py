@@ -175,6 +175,9 @@ def _warm_up(joint: Mapping[str, Any], warm_up: int | None) -> list[str]:
 
 
 def _evidence(joint: Mapping[str, Any]) -> list[str]:
+    if "reached" in joint:
+        everyone, above = joint["reached"][0], joint["reached"][2]
+        return [f"  strangeness is above 1 in {above:,.0f} of {everyone:,.0f} samples, by weight"]
     if {"median", "gaps"} <= joint.keys():
         levels = [math.exp(x) for x in itertools.accumulate(joint["gaps"], initial=joint["median"])]
         return [

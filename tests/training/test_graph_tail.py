@@ -21,8 +21,8 @@ LAYOUT = Layout("joint", list(Tail.FIELDS))
 class Line:
     """Streams side by side, their tails from the start on."""
 
-    def __init__(self, streams: int, age: int = 0) -> None:
-        self.tail, self.age = Tail(), age
+    def __init__(self, streams: int) -> None:
+        self.tail = Tail()
         self.fields = LAYOUT.split(LAYOUT.initial().repeat(streams, 1, 1))
 
     @torch.no_grad()
@@ -30,18 +30,13 @@ class Line:
         """Score samples (T, streams); so are the scores."""
         scores = []
         for now in u:
-            one, age = torch.tensor(1.0), torch.tensor(float(self.age))
-            score, self.fields = self.tail(now[:, None, None], one, age, self.fields, torch.tensor(learning))
+            score, self.fields = self.tail(now[:, None, None], torch.ones(1), self.fields, torch.tensor(learning))
             scores.append(score.flatten())
-            self.age += 1
         return torch.stack(scores)
 
     def nines(self, u: float) -> Tensor:
         """What so much would be told as now, (streams,)."""
-        before, age = self.fields, self.age
-        (score,) = self.say(torch.full((1, len(self.fields["median"])), u), learning=0.0)
-        self.fields, self.age = before, age
-        return score
+        return self.say(torch.full((1, len(self.fields["reached"])), u), learning=0.0)[0]
 
 
 def lasting(samples: int, streams: int, seed: int = 0) -> Tensor:
@@ -54,14 +49,14 @@ def lasting(samples: int, streams: int, seed: int = 0) -> Tensor:
 def test_nines_mean_what_they_say() -> None:
     """On skewed strangeness that lasts, unlike the prior, 2 nines come once in 100 samples and 3 once in 1,000."""
     scores = Line(256).say(lasting(6_000, 256))
-    for nines, bound in ((2, 1.5), (3, 2.5)):
+    for nines, bound in ((2, 2.0), (3, 2.5)):
         assert 1 / bound < float((scores[2_000:] >= nines).float().mean()) * 10**nines < bound
 
 
 def test_a_tail_that_does_not_learn_is_wrong() -> None:
     """The same streams, frozen: what the test above sees is learning, not a lucky prior."""
-    scores = Line(512).say(lasting(1_500, 512), learning=0.0)
-    assert not 1 / 2.5 < float((scores[1_000:] >= 3).float().mean()) * 10**3 < 2.5
+    scores = Line(512).say(lasting(200, 512), learning=0.0)
+    assert float((scores >= 2).float().mean()) * 10**2 > 5
 
 
 def test_frozen_streams_keep_their_tail_and_go_on_scoring() -> None:
@@ -77,7 +72,7 @@ def test_frozen_streams_keep_their_tail_and_go_on_scoring() -> None:
 def test_nothing_is_said_or_learnt_in_the_warm_up() -> None:
     """Not live: the score is 0 and the fields stay."""
     fields = LAYOUT.split(LAYOUT.initial().repeat(1, 1, 1))
-    score, after = Tail()(torch.full((1, 1, 1), 9.0), torch.tensor(0.0), torch.tensor(0.0), fields)
+    score, after = Tail()(torch.full((1, 1, 1), 9.0), torch.tensor(0.0), fields)
     assert float(score) == 0.0
     assert all(torch.equal(fields[name], after[name]) for name in fields)
 
@@ -85,41 +80,68 @@ def test_nothing_is_said_or_learnt_in_the_warm_up() -> None:
 def test_the_stranger_always_has_more() -> None:
     """Nines rise strictly with strangeness, however far out, and never reach their limit: ranking survives."""
     u = torch.logspace(-1, 4, 2_000)
-    (scores,) = Line(2_000, age=50_000).say(u[None])
-    assert bool((scores.diff() > 0).all())
-    assert float(scores[-1]) < SCORE_MAX
+    line = Line(2_000)
+    for _ in range(2):
+        (scores,) = line.say(u[None], learning=0.0)
+        assert bool((scores.diff() > 0).all())
+        assert float(scores[-1]) < SCORE_MAX
+        line.say(lasting(500, 1).expand(-1, 2_000))
+
+
+def test_what_nobody_reached_stays_as_it_is_on_all_streams() -> None:
+    """Far out, a stream that has learnt of itself gains and loses no nines by the mere passing of time."""
+    line, u = Line(8), lasting(3_000, 8)
+    line.say(u[:2_000])
+    far = 3.0 * float(u.max())
+    before = line.nines(far)
+    line.say(u[2_000:])
+    assert float((line.nines(far) - before).abs().max()) < 0.5
+
+
+def test_a_narrow_tail_is_told_from_a_wide_one_soon() -> None:
+    """A thousand samples tell how steep levels are that 100,000 take to reach: u that is never seen has 4 nines."""
+    noise = torch.from_numpy(np.random.default_rng(0).normal(size=(1_000, 64)).astype(np.float32))
+    wide, narrow = Line(64), Line(64)
+    wide.say((0.4 * noise - 0.5).exp())
+    narrow.say((0.2 * noise - 0.25).exp())
+    assert float(narrow.nines(1.8).median()) > float(wide.nines(1.8).median()) + 1
 
 
 def test_a_single_sample_moves_next_to_nothing() -> None:
     """One absurd sample: what had 3 nines before it has nearly as many after it."""
-    line = Line(1, age=30_000)
-    line.say(lasting(5_000, 1))
+    line = Line(1)
+    line.say(lasting(10_000, 1))
     u = next(u for u in np.arange(0.5, 9.0, 0.01) if line.nines(float(u)) >= 3)
     line.say(torch.full((1, 1), 1e3))
-    assert abs(float(line.nines(float(u))) - 3) < 0.1
+    assert abs(float(line.nines(float(u))) - 3) < 0.2
 
 
 def test_an_anomaly_does_not_buy_silence() -> None:
-    """Against twins without it: 2 nines are back within 0.3 at once and 3 within 0.5, or 1 after a short anomaly."""
-    lengths, end = (0, 100, 1_000, 2_000), 22_500
-    line, u = Line(16), lasting(end + 3_000, 4).repeat(1, 4)
-    line.say(u[: end - lengths[-1]])
-    levels = [next(u for u in np.arange(0.5, 9.0, 0.01) if line.nines(float(u)).median() >= n) for n in (2, 3)]
-    for group, length in enumerate(lengths):
-        u[end - length : end, 4 * group : 4 * group + 4] = 12.0
-    line.say(u[end - lengths[-1] : end])
-    for rest in (0, 3_000):
-        line.say(u[end : end + rest] if rest else u[end : end + 1])
-        two, three = (line.nines(float(level)).unflatten(0, (4, 4)).mean(dim=1) for level in levels)
-        assert bool(((two - two[0]).abs() < 0.3).all())
-        assert bool(((three - three[0]).abs() < torch.tensor([0.1, 1.0, 0.5, 0.5])).all())
-        assert float(line.nines(12.0).min()) > 3.5
+    """After 10,000 samples and an anomaly of 30, 100 or 1,000, what had 2 nines has within 0.4 of that and 3 within 1.
+
+    A second one like it still has 2.5.
+    """
+    line, usual = Line(4), lasting(10_000, 1).expand(-1, 4).clone()
+    line.say(usual)
+    two, three = (next(u for u in np.arange(0.5, 9.0, 0.01) if line.nines(float(u)).median() >= n) for n in (2, 3))
+    anomaly = torch.full((1_000, 4), 12.0)
+    for stream, length in enumerate((0, 30, 100, 1_000)):
+        anomaly[: 1_000 - length, stream] = 0.7
+    line.say(anomaly)
+    for level, within in ((two, 0.4), (three, 1.0)):
+        nines = line.nines(float(level))
+        assert float((nines - nines[0]).abs().max()) < within
+    assert float(line.nines(12.0).min()) > 2.5
 
 
-def test_a_long_excursion_leaves_the_gaps_as_they_were() -> None:
-    """From its 512th sample on an excursion has taught a calibrated stream nothing; a young one learns from it."""
-    for age, is_put_back in ((30_000, True), (1_000, False)):
-        line = Line(1, age=age)
-        before = line.fields["gaps"]
-        line.say(torch.full((600, 1), 8.0))
-        assert torch.equal(line.fields["gaps"], before) == is_put_back
+def test_an_excursion_counts_for_few_samples_however_long() -> None:
+    """A hundred samples far out count for 25, a thousand for less than 50; control: apart, each counts in full."""
+    line = Line(4)
+    line.say(lasting(3_000, 1).expand(-1, 4))
+    far = torch.full((1_000, 4), 12.0)
+    far[:, 0] = far[:900, 1] = far[::2, 3] = 0.5
+    line.say(far)
+    usual, hundred, thousand, apart = line.fields["reached"][:, 0, 0].tolist()
+    assert 70 < usual - hundred < 80
+    assert 950 < usual - thousand < 980
+    assert abs(usual - apart) < 20

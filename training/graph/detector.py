@@ -236,7 +236,7 @@ class Detector(nn.Module):
         live = (age + 1).clamp(0.0, 1.0) * present
         # Statistics of few samples are too small: a young stream is less sure.
         u = q.sqrt() * (joint["samples"] / (joint["samples"] + _YOUNG))
-        score, new_joint = self.tail(u, live, age.clamp(min=0.0), joint, live * learning)
+        score, new_joint = self.tail(u, live, joint, learning)
         new_joint |= {"samples": (joint["samples"] + 1).clamp(max=COUNT_MAX), "period": period}
         if self.shape.mode == "any":
             new["hidden"] = torch.where(reading.known, hidden, channel["hidden"])
