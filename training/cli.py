@@ -1,4 +1,4 @@
-"""`tidewarden train`, `export` and `evaluate`; found by the daemon's command through an entry-point group."""
+"""`tidewarden train`, `compare`, `export` and `evaluate`; the daemon's command finds them as entry points."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from detector.errors import InputError
+from training.compare.cli import compare
 from training.evaluate.cli import evaluate
 
-__all__ = ["evaluate", "export", "train"]
+__all__ = ["compare", "evaluate", "export", "train"]
 
 
 def train(
