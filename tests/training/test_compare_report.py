@@ -1,4 +1,4 @@
-"""The comparison's report in a real browser: whole, readable on a phone and in the dark, nothing empty, nothing hidden."""
+"""The comparison's report in a real browser: whole, readable on a phone and in the dark, nothing empty or hidden."""
 
 from __future__ import annotations
 
