@@ -100,7 +100,7 @@ class _Walk:
 
     def advance(self) -> list[int]:
         """Take one row of each active case; returns the places of those that are done."""
-        began = time.perf_counter()
+        began = time.process_time()
         slots, rows = self.active, self._at[self.active]
         values, elapsed_s, event_ns = self._values[rows], self._elapsed_s[rows], self._event_ns[rows]
         further = {} if self._roles is None else {ROLE: self._roles[self._place[slots]]}
@@ -112,7 +112,7 @@ class _Walk:
         self._found.put(rows, step, decision)
         self._found.is_opening[self._at[decision.opened]] = True
         self._at[slots] += 1
-        self._seconds_per_row += (time.perf_counter() - began) / len(slots)
+        self._seconds_per_row += (time.process_time() - began) / len(slots)
         done = slots[self._at[slots] == self._first[self._place[slots] + 1]]
         places: list[int] = self._place[done].tolist()
         for slot in done.tolist():

@@ -35,7 +35,7 @@ class Verdict:
     lower: Float32
     upper: Float32
     seconds: float
-    """Its share of the time that scoring took, by rows."""
+    """Its share, by rows, of the processor's time that scoring took."""
 
 
 def stored_path(folder: Path, *parts: object) -> Path:
