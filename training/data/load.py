@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from detector.errors import InputError
 from detector.records import Float64, Int64
 from training.data.files import read_files
@@ -14,6 +16,7 @@ from training.data.series import Series, accept, cut, period_s
 from training.settings import DataSettings, TrainSettings
 from training.synthetic import streams as synthetic
 
+_NAMED = 3  # paths that a message names
 _SHORTEST = 32  # samples: below this neither the scale nor the hidden state has anything to say
 
 
@@ -60,7 +63,10 @@ def load_history(settings: TrainSettings, watch: Callable[[Sequence[Path]], Iter
             series += cut([one], share)
     long_enough = [one for one in series if len(one) >= _SHORTEST]
     rejects["too_short"] += len(series) - len(long_enough)
-    return _checked(long_enough, settings, {reason: n for reason, n in rejects.items() if n})
+    told = {reason: n for reason, n in rejects.items() if n}
+    if not any(one.cut >= _SHORTEST for one in long_enough) or not any(one.cut < len(one) for one in long_enough):
+        raise _too_little(series, settings, told)
+    return _checked(long_enough, settings, told)
 
 
 def _accept_all(drawn: Iterable[tuple[str, tuple[str, ...], Int64, Float64]]) -> list[Series]:
@@ -69,19 +75,41 @@ def _accept_all(drawn: Iterable[tuple[str, tuple[str, ...], Int64, Float64]]) ->
 
 
 def _checked(series: list[Series], settings: TrainSettings, rejects: dict[str, int]) -> History:
-    if not any(one.cut >= _SHORTEST for one in series) or not any(one.cut < len(one) for one in series):
-        raise InputError(
-            "data",
-            "too little to train on",
-            expected=f"streams of more than {_SHORTEST} samples before and some after the cut",
-        )
     channels = {one.channels for one in series}
     if settings.model.mode == "fixed" and len(channels) > 1:
         raise InputError(
             "data", "streams differ in channels", expected="one set of channels, or model.mode: any", got=channels
         )
+    if settings.model.mode == "fixed":
+        _check_seen(series)
     return History(
         series, rejects, _nominal_period_s(series, settings.data), next(iter(channels)) if len(channels) == 1 else None
+    )
+
+
+def _check_seen(series: list[Series]) -> None:
+    """A channel of a fixed bundle has to be there somewhere."""
+    seen = np.any([~np.isnan(one.values).all(axis=0) for one in series], axis=0)
+    if not seen.all():
+        never = ", ".join(name for name, is_seen in zip(series[0].channels, seen, strict=True) if not is_seen)
+        raise InputError(
+            "data",
+            f"channel {never}",
+            expected="a value in some stream",
+            got="none",
+            hint="leave it out of data.channels",
+        )
+
+
+def _too_little(series: list[Series], settings: TrainSettings, rejects: dict[str, int]) -> InputError:
+    longest = max(map(len, series), default=0)
+    left_out = ", ".join(f"{reason} {count:,}" for reason, count in rejects.items())
+    return InputError(
+        ", ".join(settings.data.paths[:_NAMED]) or "data",
+        "too little to train on",
+        expected=f"a stream with {_SHORTEST} samples or more before the cut, and one with some after it",
+        got=f"{len(series)} streams, the longest of {longest} samples; left out: {left_out or 'nothing'}",
+        hint="more history; is data.time the right column, and data.stream?",
     )
 
 

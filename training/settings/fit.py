@@ -83,9 +83,7 @@ class FitSettings(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> FitSettings:
         if self.back is not None and self.bptt == "full":
-            raise ValueError(
-                f"expected back or bptt: full, got both (back: {self.back}); full goes back to the beginning"
-            )
+            raise ValueError(f"expected back or bptt: full, got both (back: {self.back}); leave one out")
         if self.back is not None and self.back % self.chunk:
             raise ValueError(f"expected back to be a multiple of chunk ({self.chunk}), got {self.back}")
         if self.weight_decay is not None and self.optimiser != "adamw":
