@@ -4,7 +4,7 @@ PIP = bin/pip install --quiet --disable-pip-version-check
 HASHED = --require-hashes --no-deps -r
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test test-daemon test-training test-python lint format bad-input disk-faults bench bench-state bench-accuracy calibration bundles lock references image clean crash-matrix kill-loop kill-group broker-away rebalance-storm
+.PHONY: help demo install test test-daemon test-training test-python lint format bad-input disk-faults bench bench-state bench-training bench-accuracy calibration bundles lock references image clean crash-matrix kill-loop kill-group broker-away rebalance-storm
 
 help:  ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -96,6 +96,9 @@ bench: .venv-daemon/.complete  ## Measure the daemon against a bare drain of a r
 
 bench-state: .venv-daemon/.complete  ## Restore a million streams from a folder and a topic; what checkpoints cost (about 5 minutes)
 	.venv-daemon/bin/python -m tests.benchmarks.state
+
+bench-training: .venv-training/.complete  ## Measure how many samples a second a core trains on, against torch's own GRU (half a minute)
+	.venv-training/bin/python -m tests.benchmarks.training
 
 bench-accuracy: .venv-training/.complete  ## Measure on every public suite that TIDEWARDEN_DATA holds (BUNDLE=b, about half an hour)
 	.venv-training/bin/tidewarden evaluate --suite all --data $(or $(TIDEWARDEN_DATA),../shared/data) --bundle $(or $(BUNDLE),default)

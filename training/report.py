@@ -37,6 +37,7 @@ def write_report(path: Path, title: str, metrics: Mapping[str, Any], fitted: Fit
         section("Figures", *(facts(name, _flat(rows)) for name, rows in metrics.items())),
         section("Learning curve", plot(_learning_curve(fitted))),
         section("Gradient norms before clipping", plot(_gradient_norms(fitted.epochs))),
+        *([section("How far back gradients reach", plot(_reach(fitted)))] if any(fitted.reach.values()) else []),
         section("Scores: promised and realised", _nines_table(realised), plot(_realised_nines(realised))),
         *(section(f"Forecasts: {run.series.stream}", plot(_forecasts(run))) for run in _drawn(calibration.runs)),
     ]
@@ -78,6 +79,20 @@ def _gradient_norms(epochs: Sequence[Epoch]) -> go.Figure:
     figure.add_scatter(x=number, y=[epoch.gradient_norm_median for epoch in epochs], name="median", line_color=BLUE)
     figure.add_scatter(x=number, y=[epoch.gradient_norm_max for epoch in epochs], name="largest", line_color=ORANGE)
     return figure.update_layout(xaxis_title="epoch", yaxis_title="norm", yaxis_type="log", height=300)
+
+
+def _reach(fitted: Fitted) -> go.Figure:
+    """On this axis a gradient that vanishes is a straight line down, one that explodes a line upward."""
+    figure = go.Figure()
+    for (name, norms), colour in zip(fitted.reach.items(), (GREY, BLUE), strict=False):
+        figure.add_scatter(x=list(range(1, len(norms) + 1)), y=norms, name=name, line_color=colour)
+    return figure.update_layout(
+        xaxis_title="samples back, k",
+        yaxis_title="norm of d loss(t) / d state(t - k)",
+        yaxis_type="log",
+        yaxis_exponentformat="power",
+        height=340,
+    )
 
 
 def _realised_nines(nines: dict[float, float]) -> go.Figure:

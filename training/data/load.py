@@ -92,13 +92,8 @@ def _check_seen(series: list[Series]) -> None:
     seen = np.any([~np.isnan(one.values).all(axis=0) for one in series], axis=0)
     if not seen.all():
         never = ", ".join(name for name, is_seen in zip(series[0].channels, seen, strict=True) if not is_seen)
-        raise InputError(
-            "data",
-            f"channel {never}",
-            expected="a value in some stream",
-            got="none",
-            hint="leave it out of data.channels",
-        )
+        expected, hint = "a value in some stream", "leave it out of data.channels"
+        raise InputError("data", f"channel {never}", expected=expected, got="none", hint=hint)
 
 
 def _too_little(series: list[Series], settings: TrainSettings, rejects: dict[str, int]) -> InputError:
