@@ -7,6 +7,8 @@ the last value alone nobody can tell which y goes with it, and the best that was
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 pytest.importorskip("torch")
@@ -64,10 +66,11 @@ def _loss(network: Network, head: nn.Module, values: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_network_learns(name: str) -> None:
+def test_a_network_learns(name: str, record_property: Callable[[str, object], None]) -> None:
     """It reaches the loss that this file states, and with memory the lower one."""
     torch.manual_seed(3)
     loss = learn(build(NETWORKS[name], INPUTS, GAPS))
+    record_property(f"{name}: smoke loss", f"{loss:.4f}")
     assert loss < (LOSS if name == "memoryless" else WITH_MEMORY)
 
 

@@ -131,25 +131,14 @@ def transformer(network: Network, x: Tensor) -> Tensor:
     """Torch's own layer under a banded mask, with the bias of ages added to it."""
     front, block = network.layers
     layer = nn.TransformerEncoderLayer(HIDDEN, block.heads, 4 * HIDDEN, 0.0, batch_first=True, norm_first=True).eval()
-    names = {
-        "before": "norm1",
-        "between": "norm2",
-        "join": "self_attn.out_proj",
-        "wide": "linear1",
-        "narrow": "linear2",
-    }
-    weights = {f"{names[n]}.{kind}": w for n, _, kind, w in _dotted(block) if n in names}
-    layer.load_state_dict(
-        weights | {f"self_attn.in_proj_{kind}": w for n, _, kind, w in _dotted(block) if n == "project"}
-    )
+    names = {"before": "norm1.", "between": "norm2.", "wide": "linear1.", "narrow": "linear2."}
+    names |= {"join": "self_attn.out_proj.", "project": "self_attn.in_proj_"}
+    split = [(*name.partition("."), weight) for name, weight in block.state_dict().items() if "." in name]
+    layer.load_state_dict({names[part] + kind: weight for part, _, kind, weight in split})
     age = torch.arange(T)[:, None] - torch.arange(T)
     inside = (age >= 0) & (age < block.past.length)
     bias = torch.where(inside, block.age[:, age.clamp(0, block.past.length - 1)], -torch.inf)
     return layer(memoryless(front, x), src_mask=bias.repeat(ROWS, 1, 1))
-
-
-def _dotted(module: nn.Module) -> list[tuple[str, str, str, Tensor]]:
-    return [(*name.partition("."), weight) for name, weight in module.state_dict().items() if "." in name]
 
 
 def hierarchical(network: Network, x: Tensor) -> Tensor:
@@ -213,11 +202,12 @@ def test_every_network_has_a_reference() -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_network_computes_its_reference(name: str) -> None:
+def test_a_network_computes_its_reference(name: str, record_property: Callable[[str, object], None]) -> None:
     """Outputs and gradients are the reference's, within a few last digits."""
     network, x = made(NETWORKS[name]), samples(ROWS, T).requires_grad_()
     got, _ = network.unroll(x, torch.zeros(ROWS, network.state_width))
     expected = REFERENCES[name](network, x)
+    record_property(f"{name}: parity", f"{(got - expected).abs().max().item():.0e}")
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
     slopes = [torch.autograd.grad(said.sin().sum(), x)[0] for said in (got, expected)]
     torch.testing.assert_close(*slopes, rtol=1e-3, atol=1e-4)
