@@ -76,9 +76,9 @@ def test_units_do_not_matter() -> None:
 def test_priors_are_where_a_new_stream_starts() -> None:
     """What calibration writes is found in the initial row, for every channel of an `any` detector."""
     detector = Detector(DetectorShape(hidden=4))
-    detector.set_priors(joint={"median": torch.tensor([0.7])}, channel={"feature_mean": torch.arange(16.0)})
+    detector.set_priors(joint={"excess": torch.tensor([0.7])}, channel={"feature_mean": torch.arange(16.0)})
     known = detector.fields(detector.initial_row(2)[None])
-    assert float(known["median"]) == pytest.approx(0.7)
+    assert float(known["excess"]) == pytest.approx(0.7)
     assert known["feature_mean"][0].tolist() == [list(range(16))] * 2
 
 
