@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +11,29 @@ import pytest
 
 from detector.engine import Engine
 from detector.records import Outcome
-from tests.scenarios.pumps import LEARNER, STREAMS, Pumps, engine, feed, memory, records
+from tests.scenarios.pumps import LEARNER, PERIOD_S, START_S, STREAMS, Pumps, engine, feed, memory, records
 from tests.scenarios.test_crashes import STEPS
 from tests.scenarios.world import CRASH
 
-COUNT, FROM, UNTIL = 400, 150, 301
+COUNT, FROM, UNTIL = 402, 150, 301
 RULES = [{"stream": "pump-1", "from": FROM}, {"stream": "pump-2", "from": FROM, "until": UNTIL}]
 
 
-def undisturbed(rules: Any = RULES) -> tuple[Engine, Outcome]:
+def undisturbed(rules: Any = RULES, *, is_narrow: bool = False) -> tuple[Engine, Outcome]:
     """The whole log in one poll."""
-    of = engine(LEARNER, freeze=rules)
-    return of, of.advance(records(feed(COUNT), 0))
+    of = engine(LEARNER, freeze=rules, is_narrow=is_narrow)
+    return of, of.advance(records(log(is_narrow=is_narrow), 0, is_narrow=is_narrow))
+
+
+def log(*, is_narrow: bool) -> list[Any]:
+    """The same samples, wide or narrow: all pumps' flow, then all pumps' heat."""
+    items, ticks = feed(COUNT), range(0, COUNT, STREAMS)
+    return [item for at in ticks for item in items[at : at + STREAMS] * 2] if is_narrow else list(items)
 
 
 def assert_as_undisturbed(world: Pumps) -> None:
     """Alerts and scores equal, and the same final memory."""
-    of, outcome = undisturbed()
+    of, outcome = undisturbed(is_narrow=world.is_narrow)
     [scores] = outcome.scores
     assert len(outcome.alerts) >= STREAMS
     assert world.alerts() == outcome.alerts
@@ -44,13 +51,14 @@ async def test_a_crash_at_any_step_changes_nothing(tmp_path: Path, step: str, hi
     assert_as_undisturbed(world)
 
 
+@pytest.mark.parametrize("is_narrow", [False, True], ids=["wide", "narrow"])
 @pytest.mark.parametrize("seed", range(3))
-async def test_many_crashes_around_the_offset_change_nothing(tmp_path: Path, seed: int) -> None:
-    """Between any two records about the freeze, evictions included."""
-    items: list[Any] = feed(COUNT)
+async def test_many_crashes_around_the_offset_change_nothing(tmp_path: Path, seed: int, is_narrow: bool) -> None:
+    """Between any two records about the freeze, evictions included; narrow, also in the middle of a sample."""
+    items = log(is_narrow=is_narrow)
     for at in (UNTIL + 2, UNTIL + 1, UNTIL, UNTIL - 1, 200, FROM + 2, FROM + 1, FROM, FROM - 1):
         items[at:at] = [CRASH]
-    world = Pumps(items, tmp_path, seed, bundle=LEARNER, freeze=RULES, max_streams=2)
+    world = Pumps(items, tmp_path, seed, bundle=LEARNER, freeze=RULES, max_streams=2, is_narrow=is_narrow)
     await world.survive()
     assert world.crashed >= 9
     assert_as_undisturbed(world)
@@ -108,3 +116,39 @@ def test_frozen_and_free_streams_side_by_side_are_as_alone() -> None:
         for at in range(number, COUNT, STREAMS):
             alone.advance(records([items[at]], at))
         assert memory(alone) == {f"pump-{number}": together[f"pump-{number}"]}
+
+
+def at_tick(tick: int) -> str:
+    """An event time, as an operator writes it."""
+    return datetime.fromtimestamp(START_S + tick * PERIOD_S, UTC).isoformat()
+
+
+def states(of: Engine) -> dict[str, bytes]:
+    """What the bundle keeps of each stream."""
+    return {stream: row["state"] for stream, row in memory(of).items()}
+
+
+def test_narrow_samples_freeze_as_wide_ones_do() -> None:
+    """By event time both kinds of the same samples are frozen alike, and give the same scores."""
+    rules = [
+        {"stream": "pump-*", "from": at_tick(50), "until": at_tick(100)},
+        {"stream": "pump-1", "from": at_tick(120)},
+    ]
+    (wide, of_wide), (narrow, of_narrow) = (undisturbed(rules, is_narrow=is_narrow) for is_narrow in (False, True))
+    assert states(narrow) == states(wide) != states(undisturbed([])[0])
+    given = [
+        {(stream, ns): score for stream, ns, score in zip(each.streams, each.event_ns, each.score, strict=True)}
+        for each in (*of_wide.scores, *of_narrow.scores)
+    ]
+    assert given[0] == given[1]
+
+
+@pytest.mark.parametrize(("offset", "first_frozen"), [(2, 0), (4, 0), (5, 1)])
+def test_a_narrow_sample_stands_where_the_record_stands_that_completes_it(offset: int, first_frozen: int) -> None:
+    """Of pump-1 flow is the second record of a tick, heat the fifth: an offset in between freezes the sample."""
+    tick = 60
+    by_offset = [{"stream": "pump-1", "from": tick * 2 * STREAMS + offset}]
+    by_time = [{"stream": "pump-1", "from": at_tick(tick + first_frozen)}]
+    assert states(undisturbed(by_offset, is_narrow=True)[0]) == states(undisturbed(by_time, is_narrow=True)[0])
+    other = [{"stream": "pump-1", "from": at_tick(tick + 1 - first_frozen)}]
+    assert states(undisturbed(by_offset, is_narrow=True)[0]) != states(undisturbed(other, is_narrow=True)[0])

@@ -24,7 +24,9 @@ from typer.testing import CliRunner, Result
 
 from detector import cli
 from detector.checkpoint.format import Manifest, decode_manifest, encode_manifest
+from detector.engine.freezing import Freezing
 from detector.errors import CannotVerifyError, ConfigurationError
+from tests.golden import learner
 from tests.kafka.topics import create_topic, delete_records, produce, read_all
 from tests.system.conftest import say
 from tests.system.feed import Feed
@@ -38,6 +40,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 KILLS = 4
 PER_S = 900.0  # records of each topic; on a quick machine all is over in seconds, and alerts are to come in them
 PARTITION = 1
+FROZEN = [{"stream": "pump-0*", "from": "2020-09-13T13:00:00Z"}]  # 200 ticks behind the first of 2 x CALM
 
 Sent = dict[str, list[bytes]]
 """What stands on the outputs' partition, by kind."""
@@ -403,6 +406,75 @@ async def test_history_in_other_stores_verifies_as_well(
         daemon.end()
     said = verdict(await asyncio.to_thread(over, made, "wide"))
     assert (said["verdict"], said["scores"] > 20) == ("all equal", True)
+
+
+@pytest.fixture(scope="module")
+def frozen_site(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> KafkaSite:
+    """A daemon half of whose streams learn nothing from the middle of the feed on, kept from before that."""
+    folder, seed = tmp_path_factory.mktemp("frozen"), random.SystemRandom().randrange(10**6)
+    say(f"seed {seed}")
+
+    async def work() -> KafkaSite:
+        store = {"type": "dir", "path": str(folder / "state"), "keep_history": "9999/min for 1h"}
+        feed = Feed(seed, partitions=2, streams=20)
+        made = await kafka_site(kafka, folder, {"wide": feed}, store=store, every_s=0.25)
+        settings = yaml.safe_load(made.config.read_text())
+        settings["detectors"]["pumps"] |= {"bundle": str(learner.PATH), "freeze": FROZEN}
+        made.write(settings)
+        daemon = made.start()
+        try:
+            async with Feeder(made, 0.0) as feeder:  # as many ticks as are calm
+                await feeder.finish()
+            await until(lambda: bool(kept_positions(made)), "a checkpoint before the freeze")
+            async with Feeder(made, 0.0) as feeder:  # as many again
+                await feeder.finish()
+            await finish(made, [daemon])
+        finally:
+            daemon.end()
+        return made
+
+    return asyncio.run(work())
+
+
+def kept_positions(site: KafkaSite) -> list[int]:
+    """Where the partition's history can be entered."""
+    return sorted(each.position for each in kept_as_history(site) if each.partition == PARTITION)
+
+
+def frozen_span(site: KafkaSite) -> tuple[int, int]:
+    """A range that begins before the freeze, between checkpoints, and ends in it."""
+    return kept_positions(site)[0] + 7, len(site.feeds["wide"].taken[PARTITION]) - 5
+
+
+def test_a_range_with_a_freeze_in_it_verifies(frozen_site: KafkaSite) -> None:
+    """The replay freezes the samples that were frozen, and no other; the streams beside them learn on."""
+    said = verdict(over(frozen_site, "wide", span=frozen_span(frozen_site)))
+    assert (said["verdict"], said["differences"]) == ("all equal", [])
+    assert said["scores"] > 200
+
+
+def test_control_a_replay_that_freezes_nothing_differs(frozen_site: KafkaSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the freeze on, and in frozen streams alone."""
+
+    def nothing(self: Freezing, *arguments: Any) -> None:
+        return None
+
+    monkeypatch.setattr(Freezing, "learning", nothing)
+    done = over(frozen_site, "wide", span=frozen_span(frozen_site))
+    differences = verdict(done)["differences"]
+    assert done.exit_code == 1
+    assert {each["stream"] for each in differences} <= {f"pump-{number:02d}" for number in range(10)}
+
+
+def test_another_freeze_cannot_verify(frozen_site: KafkaSite, tmp_path: Path) -> None:
+    """It is another configuration."""
+    settings = yaml.safe_load(frozen_site.config.read_text())
+    settings["detectors"]["pumps"]["freeze"][0]["until"] = "2030-01-01T00:00Z"
+    path = tmp_path / "other.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    done = over(frozen_site, "wide", path, span=frozen_span(frozen_site))
+    assert isinstance(done.exception, CannotVerifyError)
+    assert "configuration" in str(done.exception)
 
 
 def test_commands_of_the_manual_do_what_it_says(site: KafkaSite, tmp_path: Path) -> None:
