@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
-import torch
-
-from tests.waves import changed, detector, waves
-from training.fit import fit
-from training.fit.processes import team
+from training import run
 from training.progress import Progress
+from training.settings import TrainSettings
 
-STREAMS = 3  # in batches of two: the second process has no row of the last
+DATA = {"synthetic": {"streams": 3, "samples": 300, "channels": 1}}
+FIT = {"epochs": 2, "chunk": 16, "batch": 2, "learning_rate": 1e-2, "l2": 1e-3}  # the last batch has one row
 
 
-def losses() -> list[list[float]]:
-    """Train, and tell the losses and the largest gradient of each epoch."""
-    torch.set_num_threads(1)
-    settings = changed(epochs=2, batch=2, learning_rate=1e-2, l2=1e-3)
-    with team() as mates:
-        fitted = fit(detector(), waves(STREAMS), "UTC", settings, Progress.silent(), team=mates)
-    return [[one.train_loss, one.validation_loss, one.gradient_norm_max] for one in fitted.epochs]
+def train(output: Path) -> Path:
+    """A run, but for what the first process does alone after training: that is to write losses and gradient norms."""
+
+    def finish(folder: Path, *made: object) -> None:
+        told = [[one.train_loss, one.validation_loss, one.gradient_norm_max] for one in made[3].epochs]
+        (folder / "losses.json").write_text(json.dumps(told), encoding="utf-8")
+
+    run._finish = finish
+    settings = {"name": "a", "data": DATA, "fit": FIT, "model": {"hidden": 4}, "output": str(output)}
+    return run.train(TrainSettings.model_validate(settings), Progress.silent())
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1], f"{os.environ['RANK']}.json").write_text(json.dumps(losses()), encoding="utf-8")
+    train(Path(sys.argv[1]))
