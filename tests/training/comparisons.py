@@ -19,7 +19,7 @@ from training.settings import TrainSettings
 from training.settings.compare import CompareSettings
 
 NASTY = '</script><img src=x onerror="document.title=1">'
-PLAN = Plan("grid", 40.0, 90.0, 600.0)
+PLAN = Plan("grid", 40.0, 90.0, 600.0, 2)
 
 
 def learnt(loss: float, epochs: int = 12) -> list[Learnt]:

@@ -106,11 +106,11 @@ def floor(epoch_s: float = 1.0) -> Finding:
 
 def test_a_budget_is_shared_out_equally() -> None:
     """Every combination gets the same time where that is enough for a few epochs; else there is a search."""
-    plan = make_plan(1800, 2, 10, floor())
+    plan = make_plan(1800, 2, 10, 2, floor())
     assert plan.way == "grid"
     assert 12 * plan.each_s == pytest.approx(plan.total_s)
     assert plan.total_s == pytest.approx(3600 - floor().spent_s)
-    search = make_plan(1800, 2, 500, floor())
+    search = make_plan(1800, 2, 500, 2, floor())
     assert search.way == "search"
     assert search.fit_s == pytest.approx(5.0)
     assert 40 < search.tries < 60
@@ -119,12 +119,12 @@ def test_a_budget_is_shared_out_equally() -> None:
 def test_a_budget_for_less_than_two_candidates_is_refused() -> None:
     """With what would be enough; just that is."""
     with pytest.raises(ConfigurationError, match="too small for two candidates: expected at least") as caught:
-        make_plan(60, 2, 10, floor())
+        make_plan(60, 2, 10, 2, floor())
     assert "got 60 s" in str(caught.value)
     enough = (floor().spent_s + 4 * (1.2 * 48 + 5)) / 2
-    assert make_plan(enough + 1, 2, 10, floor()).tries == 2
+    assert make_plan(enough + 1, 2, 10, 2, floor()).tries == 2
     with pytest.raises(ConfigurationError):
-        make_plan(enough - 1, 2, 10, floor())
+        make_plan(enough - 1, 2, 10, 2, floor())
 
 
 # The search

@@ -29,6 +29,9 @@ def compare(
     jobs: Annotated[
         int | None, typer.Option("--jobs", "-j", min=1, help="Candidates at the same time; default: one per core.")
     ] = None,
+    again: Annotated[
+        int, typer.Option("--again", min=0, max=20, help="Trainings of the best one from other seeds.")
+    ] = 2,
     seed: Annotated[int, typer.Option("--seed", help="Of the search, and of faults put in on purpose.")] = 7,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as fit.epochs=60.")
@@ -36,7 +39,7 @@ def compare(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where the folder is made; default runs/.")
     ] = None,
-    again: Annotated[
+    interrupted: Annotated[
         Path | None, typer.Option("--resume", metavar="FOLDER", help="Go on with a comparison that was interrupted.")
     ] = None,
 ) -> None:
@@ -48,11 +51,11 @@ def compare(
     from training.settings import load
     from training.settings.compare import CompareSettings
 
-    if again is not None:
+    if interrupted is not None:
         if config is not None or over:
             raise ConfigurationError("--resume", "stands alone", expected="no -c and no --over", got="both")
         with Progress() as progress:
-            folder = resume(again, progress)
+            folder = resume(interrupted, progress)
     else:
         if config is None:
             raise ConfigurationError("--config", "is needed", expected="the YAML file of `tidewarden train`")
@@ -61,6 +64,7 @@ def compare(
             over=parse(over or ()),
             budget_s=seconds(budget),
             jobs=jobs or os.cpu_count() or 1,
+            again=again,
             labels=labels,
             seed=seed,
             output=output or settings.output,

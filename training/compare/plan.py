@@ -14,8 +14,6 @@ import msgspec
 from detector.errors import ConfigurationError
 from training.compare.finding import Finding
 
-AGAIN = 2
-"""Further trainings of the best candidate, from other seeds: what chance alone does."""
 _FEWEST_EPOCHS = 5  # after fewer, an order says little
 _MORE_COSTLY = 1.2  # candidates against the floor, for what is not training: deeper ones take longer to export
 
@@ -30,20 +28,23 @@ class Plan(msgspec.Struct, frozen=True):
     """Seconds for all of a candidate."""
     total_s: float
     """Seconds for all candidates and the trainings of the best again."""
+    again: int
+    """Trainings of the best candidate from other seeds: what chance alone does."""
 
     @property
     def tries(self) -> int:
         """How many candidates there is time for, none given up early."""
-        return int(self.total_s / self.each_s) - AGAIN
+        return int(self.total_s / self.each_s) - self.again
 
 
-def make_plan(budget_s: float, jobs: int, combinations: int, floor: Finding) -> Plan:
+def make_plan(budget_s: float, jobs: int, combinations: int, again: int, floor: Finding) -> Plan:
     """Share the budget out.
 
     Args:
         budget_s: Seconds on the wall.
         jobs: Candidates at the same time.
         combinations: How many there are to compare.
+        again: Trainings of the best candidate from other seeds.
         floor: What the floor took.
 
     Raises:
@@ -52,8 +53,8 @@ def make_plan(budget_s: float, jobs: int, combinations: int, floor: Finding) -> 
     besides = _MORE_COSTLY * (floor.before_s + floor.after_s)
     least = besides + _FEWEST_EPOCHS * floor.epoch_s
     total = budget_s * jobs - floor.spent_s
-    if total < (2 + AGAIN) * least:
-        needed = (floor.spent_s + (2 + AGAIN) * least) / jobs
+    if total < (2 + again) * least:
+        needed = (floor.spent_s + (2 + again) * least) / jobs
         raise ConfigurationError(
             "--budget",
             "too small for two candidates",
@@ -61,10 +62,10 @@ def make_plan(budget_s: float, jobs: int, combinations: int, floor: Finding) -> 
             got=minutes(budget_s),
             hint="or fewer streams, fewer hidden units",
         )
-    each = total / (combinations + AGAIN)
+    each = total / (combinations + again)
     way: Literal["grid", "search"] = "grid" if each >= least else "search"
     each = max(each, least)
-    return Plan(way, each - besides, each, total)
+    return Plan(way, each - besides, each, total, again)
 
 
 def minutes(seconds: float) -> str:

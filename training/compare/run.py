@@ -29,7 +29,7 @@ from training.compare.costs import measure_costs
 from training.compare.finding import Finding, Role, bundle_path, recall
 from training.compare.output import write
 from training.compare.over import Values, apply, combine
-from training.compare.plan import AGAIN, Plan, make_plan, minutes
+from training.compare.plan import Plan, make_plan, minutes
 from training.compare.processes import spread
 from training.compare.result import Result
 from training.compare.search import Search
@@ -144,7 +144,7 @@ class _Comparison:
         path, count = self._folder / "plan.json", len(self._grid.candidates)
         if path.exists():
             return msgspec.json.decode(path.read_bytes(), type=Plan)
-        plan = make_plan(self._asked.budget_s, self._asked.jobs, count, floor)
+        plan = make_plan(self._asked.budget_s, self._asked.jobs, count, self._asked.again, floor)
         path.write_bytes(msgspec.json.format(msgspec.json.encode(plan)))
         way = "each is tried" if plan.way == "grid" else f"about {plan.tries} of them are searched"
         self._progress.says(f"{count} combinations, {way}; {minutes(plan.fit_s)} of training for each")
@@ -174,7 +174,7 @@ class _Comparison:
         """What the search proposes, while there is time for one more and for the best again."""
         assert self._search is not None
         number = max((one.number for one in known), default=0)
-        while self._booked(plan, number) + (1 + AGAIN) * plan.each_s <= plan.total_s:
+        while self._booked(plan, number) + (1 + plan.again) * plan.each_s <= plan.total_s:
             number += 1
             values = self._search.propose(number)
             if values is None:
@@ -188,7 +188,7 @@ class _Comparison:
 
     def _again(self, plan: Plan, best: Finding) -> list[Finding]:
         """The best candidate from other seeds; one that fails tells nothing of chance."""
-        numbers = range(_AGAIN, _AGAIN + AGAIN)
+        numbers = range(_AGAIN, _AGAIN + plan.again)
         known = [one for one in map(self._known, numbers) if one and one.values == best.values and one.state == "done"]
         missing = [number for number in numbers if number not in {one.number for one in known}]
         tasks = (self._task(number, "again", best.values, plan.fit_s, 1 + number - _AGAIN) for number in missing)

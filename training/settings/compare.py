@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -39,9 +39,11 @@ class CompareSettings(Section):
     """Seconds for all of it."""
     jobs: Count
     """Candidates trained at the same time, a core each."""
+    again: Annotated[int, Field(ge=0, le=20)] = 2
+    """Further trainings of the best candidate, from other seeds: a lead that a seed can make is no lead."""
     labels: str | None = None
     """Column of data.paths that is 1 where something was wrong, else 0."""
-    seed: int = Field(default=7)
+    seed: int = 7
     """Of the search, of what is drawn to decide what may be chance, and of faults made for the occasion."""
     output: Path = Path("runs")
     """Folder in which the comparison's folder is made."""
