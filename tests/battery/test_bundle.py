@@ -127,7 +127,7 @@ UNFIT = {Looking: "depends on its wave", Growing: "finite", Drifting: "in torch 
 def test_an_unfit_network_gets_no_bundle(
     cell: type[Cell], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Negative controls: what looks at its neighbours, explodes, or computes something else once exported is refused."""
+    """Negative controls: what looks at its neighbours, explodes, or is another one once exported is refused."""
     monkeypatch.setitem(CELLS, "unfit", cell)
     with pytest.raises(BundleError, match=told):
         exported(Architecture(cell="unfit", hidden=5), tmp_path)

@@ -12,9 +12,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from training.cells.base import CELLS, Cell, MakeCell, Network, register
+from training.cells.base import CELLS, Cell, Gates, MakeCell, Network, register
 
-__all__ = ["CELLS", "Cell", "MakeCell", "Network", "register"]
+__all__ = ["CELLS", "Cell", "Gates", "MakeCell", "Network", "register"]
 
 for _file in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_file.name}")

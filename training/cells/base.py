@@ -56,13 +56,35 @@ class Network(nn.Module, ABC):
         return torch.stack(outputs, dim=1), state
 
 
+class Gates(nn.Module):
+    """The weights of so many gates, under the names and in the order of torch's recurrent layers.
+
+    Args:
+        inputs: Width of a sample.
+        hidden: Hidden units.
+        count: Gates.
+    """
+
+    def __init__(self, inputs: int, hidden: int, count: int) -> None:
+        super().__init__()
+        rows, bound = count * hidden, hidden**-0.5
+        for name, shape in {"weight_ih": (rows, inputs), "weight_hh": (rows, hidden), "bias_ih": (rows,)}.items():
+            self.register_parameter(f"{name}_l0", nn.Parameter(torch.empty(shape).uniform_(-bound, bound)))
+        self.bias_hh_l0 = nn.Parameter(torch.zeros(rows))
+
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
+        """As torch's layers list them."""
+        return [[self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0]]
+
+
 class Cell(Network):
     """One recurrent layer of gates: `kernel` holds its weights, stacked gate upon gate as torch has them.
 
     Args:
         inputs: Width of a sample.
         hidden: Hidden units, and the width of the output.
-        kernel: One of torch's recurrent layers.
+        kernel: One of torch's recurrent layers, or `Gates` where torch has none.
     """
 
     vectors: ClassVar[int] = 1
@@ -72,7 +94,7 @@ class Cell(Network):
     writes: ClassVar[int | None] = None
     """Which gate writes into the memory, where that is another one."""
 
-    def __init__(self, inputs: int, hidden: int, kernel: nn.RNNBase) -> None:
+    def __init__(self, inputs: int, hidden: int, kernel: nn.RNNBase | Gates) -> None:
         super().__init__(inputs, hidden, self.vectors * hidden)
         self.kernel = kernel
 

@@ -59,13 +59,13 @@ def forget(network: Network) -> None:
 
 
 def chrono(network: Network) -> None:
-    """A bias of log(t - 1) keeps for about t samples; where another gate writes, it gets the opposite."""
+    """A bias of log(t - 1) keeps for about t samples; a gate that writes gets the opposite."""
     for cell in _cells(network):
+        bias = torch.empty(cell.width).uniform_(1.0, _LONGEST - 1.0).log()
         if cell.keeps is not None:
-            bias = torch.empty(cell.width).uniform_(1.0, _LONGEST - 1.0).log()
             _set_bias(cell, cell.keeps, bias)
-            if cell.writes is not None:
-                _set_bias(cell, cell.writes, -bias)
+        if cell.writes is not None:
+            _set_bias(cell, cell.writes, -bias)
 
 
 INITIALS: dict[str, Callable[[Network], None]] = {

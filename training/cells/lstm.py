@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from training.cells.base import Cell, register
+from training.cells.base import Cell, Gates, register
 
 
 class Lstm(Cell):
@@ -47,7 +47,7 @@ class PeepholeLstm(Cell):
     vectors, keeps, writes = 2, 1, 0
 
     def __init__(self, inputs: int, hidden: int) -> None:
-        super().__init__(inputs, hidden, nn.LSTM(inputs, hidden, batch_first=True))
+        super().__init__(inputs, hidden, Gates(inputs, hidden, 4))
         self.peepholes = nn.Parameter(torch.empty(3, hidden).uniform_(-(hidden**-0.5), hidden**-0.5))
 
     def step(self, x: Tensor, state: Tensor) -> Tensor:

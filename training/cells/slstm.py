@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from training.cells.base import Cell, register
+from training.cells.base import Cell, Gates, register
 
 _LEAST = 1e-30  # of a normaliser: 0 before the first sample, when c is 0 as well
 
@@ -28,7 +28,7 @@ class Slstm(Cell):
     vectors, keeps, writes = 4, 1, 0
 
     def __init__(self, inputs: int, hidden: int) -> None:
-        super().__init__(inputs, hidden, nn.LSTM(inputs, hidden, batch_first=True))
+        super().__init__(inputs, hidden, Gates(inputs, hidden, 4))
 
     def step(self, x: Tensor, state: Tensor) -> Tensor:
         """One sample."""
