@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -12,7 +13,9 @@ import torch
 
 from detector.errors import ConfigurationError, InputError
 from tests.waves import changed, detector, trained, waves
+from training import run
 from training.fit import Epoch, bptt, fit, state
+from training.fit.logs import Board
 from training.fit.records import DivergedError
 from training.folder import reopened, run_folder
 from training.graph import Detector
@@ -66,6 +69,42 @@ def test_a_training_that_was_interrupted_ends_the_same(tmp_path: Path, name: str
     assert same(again, whole)
     assert [epoch.validation_loss for epoch in ended.epochs] == [epoch.validation_loss for epoch in fitted.epochs]
     assert ended.reach == fitted.reach
+
+
+def test_a_crash_while_saving_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written half does not take the place of what was whole."""
+    with pytest.raises(PowerCutError):
+        fit(detector(), waves(2), "UTC", changed(), Progress.silent(), folder=tmp_path, watch=power_cut(1))
+    whole = (tmp_path / state.FILE).read_bytes()
+
+    def half(_: object, file: IO[bytes]) -> None:
+        file.write(whole[:100])
+        raise PowerCutError
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(PowerCutError):
+        fit(detector(), waves(2), "UTC", changed(), Progress.silent(), folder=tmp_path)
+    assert (tmp_path / state.FILE).read_bytes() == whole
+
+
+def test_a_run_goes_on_after_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`train` with `resume` ends in the folder of the broken run, with the weights of one that was not interrupted."""
+    weights = []
+    monkeypatch.setattr(run, "_finish", lambda _, made, *__: weights.append(made.state_dict()))
+    data, fitted = {"synthetic": {"streams": 2, "samples": 300, "channels": 1}}, {"epochs": 3, "chunk": 16}
+    settings = TrainSettings.model_validate(
+        {"name": "a", "data": data, "fit": fitted, "model": {"hidden": 4}, "output": str(tmp_path)}
+    )
+    whole = run.train(settings, Progress.silent())
+    with monkeypatch.context() as patched:
+        patched.setattr(Board, "__call__", lambda _, epoch: power_cut(2)(epoch))
+        with pytest.raises(PowerCutError):
+            run.train(settings, Progress.silent())
+    (broken,) = tmp_path.glob("*.broken")
+    ended = run.train(settings, Progress.silent(), resume=broken)
+    assert (ended.name, ended.is_dir(), broken.exists()) == (broken.stem, True, False)
+    assert ended != whole
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
 
 
 def test_what_is_random_goes_on_too(tmp_path: Path) -> None:
@@ -163,6 +202,6 @@ def test_a_run_goes_on_as_it_began(tmp_path: Path) -> None:
         pass
     assert [path.name for path in tmp_path.iterdir()] == [broken.name]
     whole = broken.rename(broken.with_suffix(""))
-    for run, words in ((whole, "is complete"), (tmp_path / "none", "no such folder")):
-        with pytest.raises(InputError, match=words), reopened(run, asked(epochs=3)):
+    for named, words in ((whole, "is complete"), (tmp_path / "none", "no such folder")):
+        with pytest.raises(InputError, match=words), reopened(named, asked(epochs=3)):
             pass
