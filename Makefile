@@ -4,7 +4,7 @@ PIP = bin/pip install --quiet --disable-pip-version-check
 HASHED = --require-hashes --no-deps -r
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test test-daemon test-training test-python lint format bad-input disk-faults bench bench-state bench-training bench-accuracy calibration bundles lock references image clean crash-matrix kill-loop kill-group broker-away rebalance-storm
+.PHONY: help demo install test test-daemon test-training battery test-python lint format bad-input disk-faults bench bench-state bench-training bench-accuracy calibration bundles lock references image clean crash-matrix kill-loop kill-group broker-away rebalance-storm
 
 help:  ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -43,10 +43,13 @@ demo: .venv/.complete  ## Watch it find faults in a synthetic plant
 test: test-daemon test-training  ## Run all tests: the daemon without torch, then training
 
 test-daemon: .venv-daemon/.complete  ## Run the daemon's tests in an environment without torch
-	.venv-daemon/bin/python -m pytest -n 2 --dist loadfile --ignore=tests/training --ignore=tests/parity --ignore=tests/evaluate
+	.venv-daemon/bin/python -m pytest -n 2 --dist loadfile --ignore=tests/training --ignore=tests/parity --ignore=tests/battery --ignore=tests/evaluate
 
 test-training: .venv-training/.complete  ## Run the tests that need torch
-	TIDEWARDEN_REQUIRE_TSB_AD=1 .venv-training/bin/python -m pytest -n 2 --dist loadfile tests/training tests/parity tests/evaluate
+	TIDEWARDEN_REQUIRE_TSB_AD=1 .venv-training/bin/python -m pytest -n 2 --dist loadfile tests/training tests/parity tests/battery tests/evaluate
+
+battery: .venv-training/.complete  ## Put every network through its tests, and train and score a whole detector of each (about 40 minutes)
+	LONG=1 .venv-training/bin/python -m pytest -q -n 2 --dist worksteal tests/battery
 
 test-python:  ## Run the quick tests on another Python: make test-python PYTHON=python3.13
 	@$(PYTHON) -m venv .venv-smoke
