@@ -94,9 +94,13 @@ def test_a_column_that_is_none_of_labels_is_refused(
 ) -> None:
     """It is missing, something is learnt from it, or it holds something else than 0 and 1."""
     given = settings(labelled(tmp_path, wrong), **data)
-    with pytest.raises(InputError, match=message):
+
+    def look() -> None:
         known = without_labels(given, column)
         find_truth(known, load_history(known), column, 7)
+
+    with pytest.raises(InputError, match=message):
+        look()
 
 
 def test_the_plant_knows_its_faults() -> None:
