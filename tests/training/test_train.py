@@ -139,6 +139,17 @@ def test_export_makes_the_same_bundle_again(plant: Path, folders: dict[str, Path
         export_weights(plant, tmp_path / "none.onnx")
 
 
+def test_the_command_proposes_a_learning_rate(plant: Path, tmp_path: Path) -> None:
+    """`--find-learning-rate` makes no run: it prints what to set, and draws why."""
+    config = tmp_path / "train.yaml"
+    config.write_text(dump(settings(plant, tmp_path / "out")))
+    called = CliRunner().invoke(app, ["train", "-c", str(config), "--find-learning-rate"])
+    assert called.exit_code == 0, called.output
+    key, _, rate = called.stdout.strip().partition("=")
+    assert (key, 1e-5 < float(rate) < 1) == ("fit.learning_rate", True)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["small-learning-rate.html"]
+
+
 def test_a_broken_run_says_so(plant: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that failed keeps what it has under a name that says so, with the reason."""
 
