@@ -1,6 +1,9 @@
 """What the demo shows: the story told by alerts beside the truth."""
 
 import io
+import os
+import shutil
+import subprocess
 from dataclasses import replace
 
 import msgspec
@@ -108,3 +111,21 @@ def test_only_the_same_demo_is_continued(tmp_path):
     assert "the earlier demo was another one: starting anew" in said.getvalue()
     assert not remains(show, show, fresh=True)
     assert "forgetting the earlier demo: starting anew" in said.getvalue()
+
+
+def test_what_it_leaves_is_no_part_of_a_repository(tmp_path):
+    """Whoever tries it in a checkout finds nothing new in what git tells."""
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+
+    def git(*words: str) -> str:
+        outside = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}  # a hook that runs us may have said which one
+        return subprocess.run(
+            ["git", *words], cwd=tmp_path, env=outside, check=True, capture_output=True
+        ).stdout.decode()
+
+    git("init", "-q")
+    demo._write(tmp_path / "state", demo.Show("default", 50, 7, 12.0, 600.0, "sha256", "1.0"))
+    assert git("status", "--short") == ""
+    (tmp_path / "state/.gitignore").unlink()
+    assert "state/" in git("status", "--short"), "the control: else it would be told"
