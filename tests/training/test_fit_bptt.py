@@ -12,6 +12,7 @@ pytest.importorskip("torch")
 import torch
 from torch import Tensor
 
+from detector.errors import ConfigurationError
 from tests.waves import SETTINGS, changed, detector, trained, waves
 from training.fit.bptt import Bptt
 from training.fit.curriculum import stretches
@@ -129,3 +130,19 @@ def test_padding_is_held_below_its_share(padding: float, least: float, most: flo
     assert least <= wasted < most
     for batch in found:
         assert min(len(span.target) for span in batch) >= (1 - padding) * max(len(span.target) for span in batch)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    """`device: cuda` on a machine without one says so, before anything is trained."""
+    with pytest.raises(ConfigurationError, match="fit: device: expected cpu, for torch finds no GPU here, got cuda"):
+        trained(changed(device="cuda"), streams=2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_trains_in_half_precision() -> None:
+    """On a GPU, in bfloat16 too, training makes the loss smaller, and the weights come back to the CPU."""
+    for precision in ("float32", "bfloat16"):
+        made, fitted = trained(changed(device="cuda", precision=precision, epochs=3, learning_rate=1e-2), streams=3)
+        assert fitted.best.validation_loss < 0.8 * fitted.epochs[0].validation_loss
+        assert {tensor.device.type for tensor in made.state_dict().values()} == {"cpu"}
