@@ -241,3 +241,17 @@ def test_large_exponents_overflow_nothing() -> None:
     got, last = network.unroll(x, torch.zeros(ROWS, network.state_width))
     assert last.isfinite().all()
     torch.testing.assert_close(got, slstm(network, x), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["attention", "hybrid"])
+def test_attention_tells_from_the_row_what_it_heeds(name: str) -> None:
+    """Its weights can be read off a stored state: shares of 1 among what has been, none for empty slots."""
+    network = made(NETWORKS[name])
+    state = torch.zeros(ROWS, network.state_width)
+    back = network.layers[-1]
+    for seen, x in enumerate(samples(7, ROWS), start=1):
+        state = network.step(x, state)
+        weights = back.weights(state[:, -back.state_width :])
+        torch.testing.assert_close(weights.sum(dim=-1), torch.ones(ROWS))
+        assert (weights[:, :seen] > 0).all()
+        assert not weights[:, seen:].any()
