@@ -68,7 +68,7 @@ def fit(
     training = Training(detector.forecaster.to(_device(settings)), settings, before)
     data = sha256(series)
     if folder is not None and state.load(training, folder, data):
-        progress.says(f"going on with epoch {training.number}")
+        progress.says(f"going on after epoch {training.number - 1}")
     passes = Bptt(training, levels, settings, team)
     for _ in progress.over("training")(range(training.number, settings.epochs + 1)):
         if training.is_over:
