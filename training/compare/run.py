@@ -106,6 +106,8 @@ class _Comparison:
 
     def run(self) -> None:
         """All of them, in order."""
+        broken = self._folder.with_suffix(".broken")
+        self._progress.says(f"after an interruption: tidewarden compare --resume {broken}")
         # 1. Read, so that what is wrong with the data is said first.
         history = load_history(self._settings, self._progress.over("reading"))
         truth = find_truth(self._settings, history, self._asked.labels, self._asked.seed)
