@@ -139,7 +139,7 @@ async def test_a_storm_of_rebalances_changes_nothing(
     say(f"{copies.total()} copies, of {len(copies)} shards; a zombie was refused on {len(proof.fenced)}")
     assert faults == Counter()
     assert proof.faults == []
-    assert proof.counts["claim"] >= len(site.ends()) * (1 + storm.counts.total() / 4), "the shards did not move"
+    assert proof.counts["claim"] >= len(site.ends()) * (1 + storm.counts.total() / 8), "the shards did not move"
     assert copies.keys() <= proof.fenced, "copies where no zombie was refused"
     if IS_LONG:
         assert proof.fenced, "no zombie was refused"
