@@ -36,6 +36,7 @@ from tests.scenarios.echo import SHA256, SHARD, EchoEngine, S, alert, plain_feed
 from tests.scenarios.underway import Underway
 
 CRASH = "crash"
+_DRAWN_OUT_S = 0.02
 
 
 class Crash(Exception):  # noqa: N818  # it is an event of the test's world, not an error
@@ -97,6 +98,10 @@ class ListSource:
             await asyncio.sleep(0.001)
             return []
         count = self._world.random.randint(1, self._world.largest_poll)
+        if self._world.awaits_crash and 2 * self._next > len(self._world.log):
+            # The rest is drawn out until the step has been reached, however slow the disk is.
+            await asyncio.sleep(_DRAWN_OUT_S)
+            count = 1
         items, start = self._world.log[self._next : self._next + count], self._next
         for at in range(start, start + len(items)):
             if at in self._world.crashes:
@@ -258,6 +263,11 @@ class World:
         self.runs = self.crashed = 0
         self.store, self.underway = DirStore(self.folder), Underway()
         self.identity = Identity({"echo": (SHA256, "echo@1")}, "configuration", "numerics")
+
+    @property
+    def awaits_crash(self) -> bool:
+        """Whether the step to crash at is still to come."""
+        return self.crash_at is not None and not self.crashed
 
     async def reach(self, step: str) -> None:
         """A step of the protocol is reached: the place to crash at."""

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
+from aiokafka.errors import KafkaError
 
 from detector import supervision
 from detector.kafka import connect
@@ -55,11 +56,23 @@ async def away(broker: Broker, how: str, seconds: float) -> None:
         await asyncio.to_thread(broker.start)
 
 
+async def scored(site: KafkaSite) -> int:
+    """How many scores are there, by a broker that may have come back a moment ago and not know itself yet."""
+    while True:
+        try:
+            return len(await site.scores())
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+            await asyncio.sleep(0.3)
+
+
 async def until_scored(site: KafkaSite, more: int, daemon: Daemon) -> float:
     """Wait until so many more scores are there; returns for how long that took."""
-    began_s, before = time.monotonic(), len(await site.scores())
+    began_s = time.monotonic()
     async with asyncio.timeout(200):
-        while len(await site.scores()) < before + more:
+        before = await scored(site)
+        while await scored(site) < before + more:
             assert daemon.is_alive, f"exit code {daemon.exit_code}:\n{daemon.log()}"
             await asyncio.sleep(0.3)
     return time.monotonic() - began_s
