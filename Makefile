@@ -55,7 +55,7 @@ test-python:  ## Run the quick tests on another Python: make test-python PYTHON=
 	@$(PYTHON) -m venv .venv-smoke
 	@.venv-smoke/$(PIP) $(HASHED) locks/test.txt
 	@.venv-smoke/$(PIP) --no-deps --no-build-isolation -e .
-	.venv-smoke/bin/python -m pytest tests/unit tests/contracts tests/scenarios/test_crashes.py -m "not system" -q
+	.venv-smoke/bin/python -m pytest -n 2 --dist loadfile tests/unit tests/contracts tests/scenarios/test_crashes.py -m "not system" -q
 
 lint: .venv-daemon/.complete  ## Check style, types and the import contracts
 	.venv-daemon/bin/ruff check .

@@ -53,7 +53,7 @@ def test_a_freeze_keeps_what_is_normal(exported: Exported, noise: Float64) -> No
         after = flat(exported, outputs[-1])
         same = {name.split()[1] for name in before if before[name] == after[name]}
         names = {name.split()[1] for name in before}
-        assert max(output.score[0] for output in outputs) > 2  # a frozen stream is scored all the same
+        assert max(output.score[0] for output in outputs) > 1.5  # a frozen stream is scored all the same
         if learning:
             assert same - REGULAR <= RARELY
         else:
@@ -75,7 +75,7 @@ def test_context_is_not_judged(exported: Exported, noise: Float64) -> None:
     role[:, 1, 1] = -1
     values[-1, :, 1] += 300
     score, blame = side_by_side(exported.session, values, role=role)[-1][:2]
-    assert score[0] > 2 > score[1]
+    assert score[0] > score[1] + 0.8
     assert blame[0, 1] > 0.8 > 0.2 > blame[1, 1]
 
 
