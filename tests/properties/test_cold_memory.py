@@ -242,6 +242,8 @@ async def process(life: Life) -> list[ArenaRows]:
             life.note(engine.advance(polled))
             at += len(polled)
             await life.stumble()
+            if writing is not None and not at % 3:
+                await asyncio.wait([writing])  # or a slow machine gets to the end with hardly a checkpoint
             if writing is not None and writing.done():
                 settle(writing)
                 writing = None
