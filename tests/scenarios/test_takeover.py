@@ -35,7 +35,7 @@ from tests.scenarios.group import Group, Replica
 from tests.unit.test_shards import SHARD, until
 
 BUNDLE = Path(__file__).parents[1] / "golden" / "bench.onnx"
-STREAMS, ALL, LIMIT_S = 100_000, 240_000, 2.0
+STREAMS, ALL, LIMIT_S = 100_000, 2_400_000, 2.0
 
 
 class Log(Sequence[Any]):

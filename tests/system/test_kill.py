@@ -197,10 +197,15 @@ async def test_kills_in_a_group_change_nothing(kafka: str, tmp_path: Path, seed:
 async def test_control_a_broken_law_is_found(
     kafka: str, tmp_path: Path, seed: int, fault: Tamper, linger_ms: int, every_s: float, shown_by: str
 ) -> None:
-    """The examination has teeth."""
-    site = await kafka_site(kafka, tmp_path, {"wide": Feed(seed)}, linger_ms=linger_ms, every_s=every_s)
+    """The examination has teeth: in one of a few rounds, for no single kill need strike where it hurts."""
     rng = random.Random(seed)
-    await run_killed(site, [Burst([], rng.uniform(0.5, 1.5)) for _ in range(4)], fault)
-    faults = await examine(site)
-    say(f"{fault.__name__}: {dict(faults)}")
-    assert faults[shown_by] > 0
+    for number in range(5):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        site = await kafka_site(kafka, folder, {"wide": Feed(seed + number)}, linger_ms=linger_ms, every_s=every_s)
+        await run_killed(site, [Burst([], rng.uniform(0.5, 1.5)) for _ in range(4)], fault)
+        faults = await examine(site)
+        say(f"{fault.__name__}: {dict(faults)}")
+        if faults[shown_by]:
+            return
+    pytest.fail(f"no {shown_by} in five rounds")
