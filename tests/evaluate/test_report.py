@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("plotly")
 
-from tests.evaluate.browser import Chromium, Screen, Seen, browser
+from tests.evaluate.browser import DESK, PAPER, PHONE, WALK, WIDTHS, Chromium, Seen, browser
 from training.evaluate.measures.bootstrap import Interval, mean_interval
 from training.evaluate.report import write_report
 from training.evaluate.results import CaseResult, Refusal, Row, SuiteResult
@@ -19,7 +19,6 @@ from training.evaluate.suites import Case
 from training.evaluate.verdict import Verdict
 
 NASTY = '</script><img src=x onerror="document.title=1">'
-PHONE, DESK = Screen(390, 844, is_dark=True), Screen(1280, 900)
 
 
 def result(name: str, family: str, vus_pr: float, rows: int = 1_200, **more: float) -> CaseResult:
@@ -121,33 +120,6 @@ def test_a_large_run_stays_readable_by_a_browser(tmp_path: Path) -> None:
 
 
 # What a reader sees; each expression is evaluated in the page.
-
-WALK = """(async () => {
-  const pause = (ms) => new Promise((done) => setTimeout(done, ms));
-  const apart = (a, b) =>
-    a.right <= b.left + 1 || b.right <= a.left + 1 || a.bottom <= b.top + 1 || b.bottom <= a.top + 1;
-  const found = [];
-  for (const plot of document.querySelectorAll(".plot")) {
-    plot.scrollIntoView();
-    for (let n = 0; n < 100 && !plot.querySelector(".main-svg"); n++) await pause(50);
-    await pause(100);
-    const texts = [...plot.querySelectorAll("text")].filter((t) => t.textContent && t.getBoundingClientRect().width);
-    const boxes = texts.map((t) => t.getBoundingClientRect());
-    found.push({
-      series: plot.closest("article")?.querySelector("h3").textContent ?? "",
-      lines: [...plot.querySelectorAll("path.js-line, .bars path")]
-        .filter((path) => path.getAttribute("d").length > 20).length,
-      marks: plot.querySelectorAll("path.point").length,
-      shades: plot.querySelectorAll(".shapelayer path").length,
-      overlapping: boxes.flatMap((a, i) => boxes.slice(i + 1).filter((b) => !apart(a, b))
-        .map((b) => texts[i].textContent + " / " + texts[boxes.indexOf(b)].textContent)),
-      inks: [...new Set(texts.map((t) => getComputedStyle(t).fill))],
-    });
-  }
-  return found;
-})()"""
-WIDTHS = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
-PAPER = "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
 
 
 @pytest.fixture(scope="module", params=[PHONE, DESK], ids=["dark phone", "light desk"])

@@ -126,7 +126,7 @@ async def test_a_standby_scores_within_two_seconds(tmp_path: Path, store: Store)
     await until(lambda: "new score" in first, 60)
     took_s = {what: [round(at - start, 3) for at, start in zip(ats, began, strict=True)] for what, ats in first.items()}
     replayed = reached - loaded.manifest.position
-    print(f"{type(store).__name__}: {STREAMS:,} streams, {replayed:,} replayed, seconds (wall, processor): {took_s}")  # noqa: T201
+    print(f"{type(store).__name__}: {STREAMS:,} streams, {replayed:,} replayed, seconds (wall, processor): {took_s}")  # noqa: T201  (the figure it is run for)
     assert [name for name in group.store.reads if name.startswith("segment")] == []
     assert took_s["new score"][1] < LIMIT_S
     await spare.crash()

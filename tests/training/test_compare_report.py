@@ -13,38 +13,9 @@ import pytest
 pytest.importorskip("plotly")
 pytest.importorskip("torch")
 
-from tests.evaluate.browser import Chromium, Screen, Seen, browser
+from tests.evaluate.browser import DESK, PAPER, PHONE, WALK, WIDTHS, Chromium, Seen, browser
 from tests.training.comparisons import GRID, NASTY, finding, result, watched, written
 from training.compare.output import write
-
-PHONE, DESK = Screen(390, 844, is_dark=True), Screen(1280, 900)
-
-WALK = """(async () => {
-  const pause = (ms) => new Promise((done) => setTimeout(done, ms));
-  const apart = (a, b) =>
-    a.right <= b.left + 1 || b.right <= a.left + 1 || a.bottom <= b.top + 1 || b.bottom <= a.top + 1;
-  const found = [];
-  for (const plot of document.querySelectorAll(".plot")) {
-    plot.scrollIntoView();
-    for (let n = 0; n < 100 && !plot.querySelector(".main-svg"); n++) await pause(50);
-    await pause(50);
-    const texts = [...plot.querySelectorAll("text")].filter((t) => t.textContent && t.getBoundingClientRect().width);
-    const boxes = texts.map((t) => t.getBoundingClientRect());
-    found.push({
-      section: plot.closest("section").querySelector("h2").textContent,
-      lines: [...plot.querySelectorAll("path.js-line")].filter((p) => p.getAttribute("d").length > 20).length,
-      marks: plot.querySelectorAll("path.point").length,
-      shades: plot.querySelectorAll(".shapelayer path").length,
-      overlapping: boxes.flatMap((a, i) => boxes.slice(i + 1).filter((b) => !apart(a, b))
-        .map((b) => texts[i].textContent + " / " + texts[boxes.indexOf(b)].textContent)),
-      outside: texts.filter((t) => t.getBoundingClientRect().right > innerWidth + 1).map((t) => t.textContent),
-      inks: [...new Set(texts.map((t) => getComputedStyle(t).fill))],
-    });
-  }
-  return found;
-})()"""
-WIDTHS = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
-PAPER = "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
 
 
 @pytest.fixture(scope="module")
