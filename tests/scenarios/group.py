@@ -250,6 +250,14 @@ class SharedStore:
             self._group.done["slow"] += 1
         await self._underway.carry_out(self._inner.write(shard, name, blocks))
 
+    async def create(self, shard: Shard, name: str) -> bool:
+        """As the store says."""
+        return await self._underway.carry_out(self._inner.create(shard, name))
+
+    async def delete(self, shard: Shard, names: Sequence[str]) -> None:
+        """As the store says."""
+        await self._underway.carry_out(self._inner.delete(shard, names))
+
 
 class Replica:
     """A process."""

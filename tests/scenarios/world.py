@@ -219,12 +219,12 @@ class StumblingStore:
 
     async def create(self, shard: Shard, name: str) -> bool:
         """As the store says."""
-        return await self._inner.create(shard, name)
+        return await self._world.underway.carry_out(self._inner.create(shard, name))
 
     async def delete(self, shard: Shard, names: Sequence[str]) -> None:
         """Delete, or crash before."""
         await self._world.reach("delete")
-        await self._inner.delete(shard, names)
+        await self._world.underway.carry_out(self._inner.delete(shard, names))
 
 
 @dataclass
