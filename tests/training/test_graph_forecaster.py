@@ -20,6 +20,10 @@ SHAPES = {
     for mode in ("any", "fixed")
     for cell in ("gru", "lstm")
     for layers in (1, 2)
+} | {
+    "any-no-line": DetectorShape(line=False, hidden=6),
+    "any-memoryless": DetectorShape(shape="memoryless", hidden=6),
+    "fixed-decay": DetectorShape(mode="fixed", channels=("a", "b", "c"), decay=True, hidden=6),
 }
 T, N, C = 40, 3, 3
 
@@ -106,6 +110,31 @@ def test_an_untrained_forecast_is_persistence() -> None:
         quantiles, _ = detector.forecaster.unroll(prepared.inputs, prepared.query, prepared.mask, hidden)
     assert quantiles[..., 2].abs().max() < 1.5
     assert ((quantiles[..., 4] - quantiles[..., 0] - 5.8).abs() < 1.5).all()
+
+
+@pytest.mark.parametrize(("name", "reach"), [("any-memoryless", 1), ("any-no-line", T), ("any-gru-1", T)])
+def test_a_baseline_without_memory_has_none(name: str, reach: int) -> None:
+    """Nothing but the last sample moves its forecast, not even by the line; of any other network all do."""
+    torch.manual_seed(3)
+    forecaster = Detector(SHAPES[name]).eval().forecaster
+    for weight in forecaster.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    inputs, query, mask = torch.randn(1, T, 1, 5).requires_grad_(), torch.randn(1, T, 1, 7), torch.ones(1, T, 1).bool()
+    quantiles, _ = forecaster.unroll(inputs, query, mask, forecaster.initial_hidden(1, 1))
+    (slope,) = torch.autograd.grad(quantiles[0, -1].sum(), inputs)
+    heard = slope[0].abs().sum(dim=(1, 2)).nonzero().flatten()  # the forecast of the last is made before it
+    assert heard.tolist() == list(range(max(0, T - 1 - reach), T - 1))
+
+
+def test_a_missing_channel_fades_to_its_mean() -> None:
+    """What is observed is heard as it is; what is missing, the less the longer ago, each channel at its own pace."""
+    fade = Detector(SHAPES["fixed-decay"]).forecaster.fade
+    with torch.no_grad():
+        fade.weight.copy_(torch.tensor([[0.0], [0.5], [2.0]]))
+    x, periods = torch.tensor([[3.0], [-3.0], [3.0]]), torch.tensor([1.0, 4.0])[:, None, None]
+    heard = fade(x, torch.zeros(3, 1), (periods / (1 + periods)).expand(2, 3, 1))
+    torch.testing.assert_close(heard, x * torch.exp(-fade.weight * periods))
+    assert torch.equal(fade(x, torch.ones(3, 1), torch.full((3, 1), 0.9)), x)
 
 
 def test_prepare_trusts_a_channel_after_its_first_samples(stretch: tuple[torch.Tensor, ...]) -> None:

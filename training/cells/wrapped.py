@@ -1,11 +1,13 @@
-"""What may be put around a cell: zoneout, and decay of its memory while nothing comes.
+"""What may be put around a cell: zoneout, and the two decays of GRU-D.
 
     zoneout   in training each unit stays as it was with probability p; afterwards all of them stay by p.
               Krueger et al. 2017
     decay     h becomes exp(-max(0, w d + b)) h before a sample that comes d periods after the last.
-              GRU-D: Che et al. 2018, equations 10 and 11
+              GRU-D, hidden state decay: Che et al. 2018
+    fade      x that is missing is exp(-max(0, w d + b)) times what it was d periods ago, which goes to its mean, 0.
+              GRU-D, input decay: the same
 
-Both act on the output vector, the last of the state; what else a cell remembers stays whole.
+Zoneout and decay act on the output vector, the last of the state; what else a cell remembers stays whole.
 """
 
 from __future__ import annotations
@@ -54,9 +56,37 @@ class Decay(Network):
 
     def step(self, x: Tensor, state: Tensor) -> Tensor:
         """One sample."""
-        gap = x[..., self.gaps].clamp(0.0, _LONGEST)
-        left = torch.exp(-self.rate(gap / (1 - gap)).clamp(min=0.0))
+        left = torch.exp(-self.rate(_periods(x[..., self.gaps])).clamp(min=0.0))
         return self.inner.step(x, _with_output(state, left * self.output(state)))
+
+
+class Fade(nn.Module):
+    """Channels that are missing go from what they last said to their mean; how fast, each learns.
+
+    Args:
+        channels: How many.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels, 1).uniform_(0.0, 0.1))
+        self.bias = nn.Parameter(torch.zeros(channels, 1))
+
+    def forward(self, x: Tensor, observed: Tensor, gaps: Tensor) -> Tensor:
+        """What a network is to hear.
+
+        Args:
+            x: (..., C, 1) what each channel last said, as a deviation from its mean.
+            observed: (..., C, 1) 1 where it said so now.
+            gaps: (..., C, 1) how long ago that is, d / (1 + d) of d periods.
+        """
+        left = torch.exp(-(self.weight * _periods(gaps) + self.bias).clamp(min=0.0))
+        return x * (observed + (1 - observed) * left)
+
+
+def _periods(gaps: Tensor) -> Tensor:
+    gaps = gaps.clamp(0.0, _LONGEST)
+    return gaps / (1 - gaps)
 
 
 def _with_output(state: Tensor, h: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from training.cells import Network
+from training.cells.wrapped import Fade
 from training.shapes import Architecture, build
 
 INPUTS = 5  # z, g, ratio, youth, mask: what the cell hears of each channel
@@ -103,14 +104,15 @@ class SharedForecaster(Forecaster):
     """One set of weights for every channel, each channel with its own memory.
 
     That is the cell's state, and a *line* of the last levels and changes as they were. A delay of twenty samples is
-    read off the line; a recurrent cell would have to learn to keep it.
+    read off the line; a recurrent cell would have to learn to keep it. Baselines have none, nor has who asks for none.
     """
 
     def __init__(self, asked: Architecture) -> None:
         super().__init__()
-        self.cell = build(asked, INPUTS + TIMING + _LINE, gaps=slice(INPUTS, INPUTS + 1))
-        self.head = nn.Linear(self.cell.width + _LINE + TIMING, _HEAD)
-        self._parts = [self.cell.state_width, _LINE]
+        line = [_LINE] if asked.has_line else []
+        self.cell = build(asked, INPUTS + TIMING + sum(line), gaps=slice(INPUTS, INPUTS + 1))
+        self.head = nn.Linear(self.cell.width + sum(line) + TIMING, _HEAD)
+        self._parts = [self.cell.state_width, *line]
         self.hidden_width = sum(self._parts)
         _start_as_persistence(self.head)
 
@@ -124,12 +126,12 @@ class SharedForecaster(Forecaster):
         """One sample; see `Forecaster.step`."""
         # Rows and channels are alike to shared weights; flat, they make the matrix products that ORT is fastest at.
         inputs, timing, hidden = inputs.flatten(0, 1), timing.flatten(0, 1), hidden.flatten(0, 1)
-        state, line = hidden.split(self._parts, dim=-1)
-        asked = torch.cat([self.cell.output(state), line, timing], dim=-1)
+        state, *line = hidden.split(self._parts, dim=-1)  # the line, where there is one
+        asked = torch.cat([self.cell.output(state), *line, timing], dim=-1)
         forecast = _forecast(self.head(asked), *(lever.flatten(0, 1) for lever in levers))
-        line = torch.cat([inputs[..., :1], line[..., : _LEVELS - 1], inputs[..., 1:2], line[..., _LEVELS:-1]], dim=-1)
-        state = self.cell.step(torch.cat([inputs, timing, line], dim=-1), state)
-        hidden = torch.cat([state, line], dim=-1)
+        line = [_moved_on(one, inputs) for one in line]
+        state = self.cell.step(torch.cat([inputs, timing, *line], dim=-1), state)
+        hidden = torch.cat([state, *line], dim=-1)
         B, C = levers[0].shape[:2]
         return Forecast(*(part.unflatten(0, (B, C)) for part in forecast)), hidden.unflatten(0, (B, C))
 
@@ -138,20 +140,23 @@ class SharedForecaster(Forecaster):
         N, _, C, _ = inputs.shape
         inputs, query, mask = (one.transpose(1, 2).flatten(0, 1) for one in (inputs, query, mask))  # (M, T, ...)
         timing, levers = query.split([TIMING, LEVERS], dim=-1)
-        state, line = hidden.flatten(0, 1).split(self._parts, dim=-1)
+        state, *line = hidden.flatten(0, 1).split(self._parts, dim=-1)
         walk = _Walk(mask)
         heard = walk.observed(torch.cat([inputs, timing], dim=-1))
-        lines = _lines(heard[..., :2], line)
-        outputs, last = walk.cell(self.cell, torch.cat([heard, lines[:, 1:]], dim=-1), state)
-        memory = torch.cat([outputs, lines], dim=-1)  # after 0, 1, ... observed samples
+        lines = [_lines(heard[..., :2], one) for one in line]
+        outputs, last = walk.cell(self.cell, torch.cat([heard, *(one[:, 1:] for one in lines)], dim=-1), state)
+        memory = torch.cat([outputs, *lines], dim=-1)  # after 0, 1, ... observed samples
         asked = torch.cat([walk.before(memory), timing], dim=-1)
         forecast = _forecast(self.head(asked), *levers.split(1, dim=-1))
-        hidden = torch.cat([last, walk.after(lines)], dim=-1)
+        hidden = torch.cat([last, *map(walk.after, lines)], dim=-1)
         return forecast.quantiles.unflatten(0, (N, C)).transpose(1, 2), hidden.unflatten(0, (N, C))
 
 
 class JointForecaster(Forecaster):
-    """One net over all channels, which sees how they move together."""
+    """One net over all channels, which sees how they move together.
+
+    It hears of a missing channel where that last stood, and with `decay` where its mean is, the longer ago the more.
+    """
 
     def __init__(self, asked: Architecture, channels: int) -> None:
         super().__init__()
@@ -160,6 +165,7 @@ class JointForecaster(Forecaster):
         self.cell = build(asked, gaps.stop + TIMING - 1, gaps)
         self.head = nn.Linear(self.cell.width, channels * _HEAD)
         self.timing_head = nn.Linear(TIMING, _HEAD)
+        self.fade = Fade(channels) if asked.decay else None
         self.hidden_width = self.cell.state_width
         _start_as_persistence(self.head)
         _start_as_persistence(self.timing_head, widths=False)
@@ -188,6 +194,9 @@ class JointForecaster(Forecaster):
     def _side_by_side(self, inputs: Tensor, timing: Tensor) -> Tensor:
         """All channels' inputs and gaps, and the clock once: (..., width of the cell's input)."""
         gap, clock = timing[..., 0], timing[..., 0, 1:]
+        if self.fade is not None:
+            z, *rest, known = inputs.split(1, dim=-1)
+            inputs = torch.cat([self.fade(z, known, timing[..., :1]), *rest, known], dim=-1)
         return torch.cat([inputs.flatten(-2), gap, clock], dim=-1)
 
     def _ask(self, memory: Tensor, timing: Tensor) -> Tensor:
@@ -210,6 +219,11 @@ def _start_as_persistence(head: nn.Linear, *, widths: bool = True) -> None:
         bias = torch.tensor([0.0, 0.0, 0.0, inner, outer, inner, outer])
         with torch.no_grad():
             head.bias.copy_(torch.where(bias > 0, bias.log(), 0.0).repeat(head.out_features // _HEAD))
+
+
+def _moved_on(line: Tensor, inputs: Tensor) -> Tensor:
+    """The line (M, _LINE) with the level and the change of one more sample in front."""
+    return torch.cat([inputs[..., :1], line[..., : _LEVELS - 1], inputs[..., 1:2], line[..., _LEVELS:-1]], dim=-1)
 
 
 def _lines(heard: Tensor, line: Tensor) -> Tensor:

@@ -52,6 +52,9 @@ class ModelSettings(Section):
     train."""
     initial: tuple[str, ...] = ()
     """How weights start: any of `xavier`, `he`, `orthogonal`, `identity`, `forget`, `chrono`; none is torch's way."""
+    line: bool = True
+    """Let a network of mode `any` also hear the last 32 levels and 8 changes of its channel as they were; false leaves
+    it to its own memory, as the baselines always are."""
     start: str | None = None
     """Where the forecaster's weights start: `default` for the universal bundle's, or the weights.pt of another run;
     null starts from chance. What the network is made of must be that of the start."""
@@ -64,6 +67,8 @@ class ModelSettings(Section):
     def _goes_together(self) -> ModelSettings:
         from training.shapes import Architecture, check  # torch takes seconds: only where there is something to check
 
+        if self.mode == "fixed" and not self.line:
+            raise ValueError("expected line: false with mode any, got it with fixed, which has no line; leave it out")
         try:
             check(Architecture(**self.network()))
         except ConfigurationError as error:

@@ -33,6 +33,12 @@ class Architecture:
     zoneout: float = 0.0
     decay: bool = False
     initial: tuple[str, ...] = ()
+    line: bool = True
+
+    @property
+    def has_line(self) -> bool:
+        """Whether the forecaster around the network remembers the last levels by itself: never for a baseline."""
+        return self.line and not SHAPES[self.shape].is_baseline
 
 
 Make: TypeAlias = Callable[[Architecture, int, slice], Network]
@@ -44,7 +50,9 @@ class Shape(NamedTuple):
 
     make: Make
     uses: frozenset[str]
-    """Keys of the architecture that mean something to it, beside `layers`, `hidden` and `initial`."""
+    """Keys of the architecture that mean something to it, beside `layers`, `hidden`, `initial` and `line`."""
+    is_baseline: bool = False
+    """Shows what memory is worth, so it is to have none beside its own."""
 
 
 SHAPES: dict[str, Shape] = {}
@@ -52,19 +60,20 @@ SHAPES: dict[str, Shape] = {}
 
 _BETWEEN = {"residual", "norm", "dropout", "variational"}  # what stands between layers
 _GROUPS = {"between": _BETWEEN, "cell": {"cell", "zoneout"}}
-_ALWAYS = {"shape", "layers", "hidden", "initial"}
+_ALWAYS = {"shape", "layers", "hidden", "initial", "line"}
 
 
-def register(name: str, make: Make, *uses: str) -> None:
+def register(name: str, make: Make, *uses: str, is_baseline: bool = False) -> None:
     """Give a shape its name in configurations; each file of this folder does so for its own.
 
     Args:
         name: The name.
         make: Builds the network.
         uses: Keys that mean something to it; `between` stands for residual, norm, dropout and variational.
+        is_baseline: It is to show what memory is worth.
     """
     keys = frozenset().union(*(_GROUPS.get(key, {key}) for key in uses))
-    SHAPES[name] = Shape(make, keys)
+    SHAPES[name] = Shape(make, keys, is_baseline)
 
 
 def build(asked: Architecture, inputs: int, gaps: slice = _NO_GAPS) -> Network:

@@ -54,5 +54,5 @@ def _memoryless(asked: Architecture, inputs: int, _: slice) -> Network:
     return Window(inputs, asked.hidden, 1, asked.layers)
 
 
-register("window", _window, "reach")
-register("memoryless", _memoryless)
+register("window", _window, "reach", is_baseline=True)
+register("memoryless", _memoryless, is_baseline=True)
