@@ -139,12 +139,20 @@ def scraping(folder: Path, target: str) -> Iterator[str]:
     scrape["global"]["scrape_interval"] = "1s"
     scrape["scrape_configs"][0]["static_configs"][0]["targets"] = [target.removeprefix("http://")]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(scrape))
+    with running_in(folder) as address:
+        yield address
+
+
+@contextmanager
+def running_in(folder: Path) -> Iterator[str]:
+    """The address of a Prometheus with the configuration and the data in a folder."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     command = [
         program("prometheus"),
         "--config.file=prometheus.yml",
         f"--storage.tsdb.path={folder / 'data'}",
+        "--storage.tsdb.retention.time=100y",  # of tests that look at the past
         f"--web.listen-address={address}",
     ]
     with process(command, folder / "prometheus.log"):

@@ -46,7 +46,7 @@ def test_overrides_reach_into_sections(tmp_path: Path) -> None:
     [
         ("name: a\ndata: {plant: {}}\nfit: {epoch: 3}\n", ["train.yaml:3", "fit.epoch", "did you mean epochs?"]),
         ("name: a\ndata: {plant: {}}\nfit: {epochs: many}\n", ["train.yaml:3", "fit.epochs", "integer", "'many'"]),
-        ("name: a\ndata: {}\n", ["train.yaml:2", "data", "paths, plant or synthetic"]),
+        ("name: a\ndata: {}\n", ["train.yaml:2", "data", "paths, prometheus, kafka, plant or synthetic"]),
         ("name: a\ndata: {plant: {}, time_zone: Mars}\n", ["data.time_zone", "Europe/Vienna"]),
         ("name: a\ndata: {plant: {}}\nmodel: {mode: some}\n", ["model.mode", "'any' or 'fixed'", "'some'"]),
         ("- a\n", ["train.yaml", "a map of settings"]),

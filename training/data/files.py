@@ -7,25 +7,22 @@ What the daemon would refuse (a time that cannot be read, a late sample) is left
 from __future__ import annotations
 
 import glob
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from detector.errors import InputError
-from detector.records import Float64, Int64, Reason
+from detector.records import Int64
 from detector.scoring.times import event_times, time_column
 from detector.tables import Table, read_columns, read_table
-from training.data.series import Series, accept
+from training.data.gather import Gathered
+from training.data.series import Series, Watch
 from training.settings import DataSettings
 
-_Piece = tuple[tuple[str, ...], Int64, Float64]
 
-
-def read_files(
-    settings: DataSettings, rejects: Counter[str], watch: Callable[[Sequence[Path]], Iterable[Path]] = iter
-) -> list[Series]:
+def read_files(settings: DataSettings, rejects: Counter[str], watch: Watch = iter) -> list[Series]:
     """Read all files; a stream with a column of its own goes on from file to file.
 
     Args:
@@ -36,7 +33,7 @@ def read_files(
     Raises:
         InputError: naming file, line and column.
     """
-    pieces: dict[str, list[_Piece]] = defaultdict(list)
+    gathered = Gathered(rejects)
     for path in watch(resolve(settings.paths)):
         table, time = _read(path, settings)
         channels = tuple(table.numbers)
@@ -44,9 +41,8 @@ def read_files(
         time_ns = None if time is None else event_times(table, time, settings.time_unit, option="data.time_unit:")
         for stream, rows in _rows_by_stream(table, settings.stream):
             when = _counted_times(table, settings, len(rows)) if time_ns is None else time_ns[rows]
-            pieces[stream].append((channels, when, values[rows]))
-    series = [_join(stream, of_stream, rejects) for stream, of_stream in pieces.items()]
-    return [one for one in series if one is not None]
+            gathered.add(stream, channels, when, values[rows])
+    return gathered.series()
 
 
 def resolve(patterns: Sequence[str]) -> list[Path]:
@@ -86,15 +82,3 @@ def _counted_times(table: Table, settings: DataSettings, rows: int) -> Int64:
     if settings.period_s is None:
         raise InputError(table.path, "has no time column", expected="data.time, or data.period_s to count rows")
     return np.rint(np.arange(rows) * (settings.period_s * 1e9)).astype(np.int64)
-
-
-def _join(stream: str, pieces: Sequence[_Piece], rejects: Counter[str]) -> Series | None:
-    channels = pieces[0][0]
-    for other, _, _ in pieces:
-        if other != channels:
-            raise InputError(f"stream {stream}", "its files differ in channels", expected=channels, got=other)
-    time_ns = np.concatenate([piece[1] for piece in pieces])
-    values = np.concatenate([piece[2] for piece in pieces])
-    readable = time_ns >= 0
-    rejects[Reason.BAD_TIME.label] += int(np.sum(~readable))
-    return accept(stream, channels, time_ns[readable], values[readable], rejects)

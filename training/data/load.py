@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import UTC, datetime
 
 import numpy as np
 
 from detector.errors import InputError
 from detector.records import Float64, Int64
 from training.data.files import read_files
-from training.data.series import Series, accept, cut, period_s
+from training.data.gather import Gathered
+from training.data.kafka import read_kafka
+from training.data.prometheus import read_prometheus
+from training.data.series import Series, Watch, accept, cut, period_s
 from training.settings import DataSettings, TrainSettings
 from training.synthetic import streams as synthetic
 
@@ -38,20 +41,22 @@ class History:
         return sum(map(len, self.series))
 
 
-def load_history(settings: TrainSettings, watch: Callable[[Sequence[Path]], Iterable[Path]] = iter) -> History:
-    """Read files and draw streams.
+def load_history(settings: TrainSettings, watch: Watch = iter) -> History:
+    """Read files, ask Prometheus and Kafka, and draw streams.
 
     Args:
         settings: What is asked for.
-        watch: Shows progress over the files.
+        watch: Shows progress over files, answers and partitions.
 
     Raises:
-        InputError: a file cannot be used, or nothing is left to train on.
+        ConfigurationError: a broker or Prometheus does not trust us.
+        SourceError: a broker does not answer.
+        InputError: a file or an answer cannot be used, or nothing is left to train on.
     """
     rejects: Counter[str] = Counter()
     share = settings.fit.validation_share
     data = settings.data
-    series = cut(read_files(data, rejects, watch), share)
+    series = [one for source in _asked(data, rejects, watch) for one in cut(source, share)]
     if data.plant is not None:
         plant = synthetic.pumps(data.plant.streams, data.plant.hours, data.plant.seed)
         series += cut(_accept_all(plant), share)
@@ -67,6 +72,18 @@ def load_history(settings: TrainSettings, watch: Callable[[Sequence[Path]], Iter
     if not any(one.cut >= _SHORTEST for one in long_enough) or not any(one.cut < len(one) for one in long_enough):
         raise _too_little(series, settings, told)
     return _checked(long_enough, settings, told)
+
+
+def _asked(data: DataSettings, rejects: Counter[str], watch: Watch) -> Iterator[list[Series]]:
+    """What each source has; they may speak of different years, hence each with a cut of its own."""
+    now, gathered = datetime.now(UTC), Gathered(rejects)
+    yield read_files(data, rejects, watch)
+    if data.prometheus is not None:
+        read_prometheus(data.prometheus, gathered, now, watch)
+        yield gathered.series()
+    if data.kafka is not None:
+        read_kafka(data.kafka, data.channels, gathered, rejects, now, watch)
+        yield gathered.series()
 
 
 def _accept_all(drawn: Iterable[tuple[str, tuple[str, ...], Int64, Float64]]) -> list[Series]:

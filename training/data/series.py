@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.records import Float64, Int64, Reason
+from detector.records import NO_TIME, Float64, Int64, Reason
+
+Watch: TypeAlias = Callable[[Sequence[Any]], Iterable[Any]]
+"""Shows progress over what is read: files, or answers."""
 
 _NS = 1e-9  # seconds in a nanosecond
 
@@ -65,13 +69,19 @@ def accept(
     return Series(stream, tuple(channels), time_ns[kept], values[kept], count) if count else None
 
 
-def refusals(time_ns: Int64, values: Float64) -> dict[Reason, NDArray[np.bool_]]:
-    """Find the rows that the daemon would refuse, by reason; times (n,) and values (n, C) as they come."""
+def refusals(time_ns: Int64, values: Float64, last_ns: int = NO_TIME) -> dict[Reason, NDArray[np.bool_]]:
+    """Find the rows that the daemon would refuse, by reason.
+
+    Args:
+        time_ns: (n,) event times as they come.
+        values: (n, C) raw units, NaN where missing.
+        last_ns: Of the sample before them.
+    """
     finite = ~np.isinf(values).any(axis=1)
     seen = ~np.isnan(values).all(axis=1)
     usable = finite & seen
-    highest = np.maximum.accumulate(np.where(usable, time_ns, np.iinfo(np.int64).min))
-    before = np.concatenate([[np.iinfo(np.int64).min], highest[:-1]])
+    highest = np.maximum.accumulate(np.where(usable, time_ns, NO_TIME))
+    before = np.maximum(np.concatenate([[NO_TIME], highest[:-1]]), last_ns)
     return {
         Reason.NOT_FINITE: ~finite,
         Reason.NOTHING_OBSERVED: finite & ~seen,

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, field_validator, model_validator
 
 from training.settings.base import Count, Positive, Section
+from training.settings.sources import KafkaData, PrometheusData
 
 
 class PlantData(Section):
@@ -35,7 +36,7 @@ class SyntheticData(Section):
 
 
 class DataSettings(Section):
-    """Where history comes from: files, the demo's plant, generators, or several of them."""
+    """Where history comes from: files, Prometheus, Kafka, the demo's plant, generators, or several of them."""
 
     paths: list[str] = Field(default_factory=list)
     """CSV or Parquet files, or globs."""
@@ -47,13 +48,17 @@ class DataSettings(Section):
     stream: str | None = None
     """Column with the stream's key; null makes each file a stream."""
     channels: Annotated[list[str], Field(min_length=1)] | None = None
-    """Columns that are channels, in the bundle's order; null takes every numeric column left."""
+    """Columns (of Kafka: fields) that are channels, in the bundle's order; null takes every numeric one left."""
     units: dict[str, str] = Field(default_factory=dict)
     """Unit of each channel, for people."""
     period_s: Positive | None = None
     """Nominal seconds between samples; null measures it, and a bundle of any channels stays open to all periods."""
     time_zone: str = "UTC"
     """Time zone of the plant, for time of day and day of week."""
+    prometheus: PrometheusData | None = None
+    """A range query."""
+    kafka: KafkaData | None = None
+    """What topics hold."""
     plant: PlantData | None = None
     """Streams of the demo's plant."""
     synthetic: SyntheticData | None = None
@@ -70,6 +75,6 @@ class DataSettings(Section):
 
     @model_validator(mode="after")
     def _some_data(self) -> DataSettings:
-        if not self.paths and self.plant is None and self.synthetic is None:
-            raise ValueError("expected paths, plant or synthetic: there is nothing to learn from")
+        if not self.paths and not any((self.prometheus, self.kafka, self.plant, self.synthetic)):
+            raise ValueError("expected paths, prometheus, kafka, plant or synthetic: there is nothing to learn from")
         return self
