@@ -1,7 +1,8 @@
 """The run's HTML report: one file that needs nothing else, readable on light and dark screens.
 
 Given what fit and calibrate measured; plots the learning curve, gradient norms, forecasts on a stretch of the
-validation span, the scores against what their definition promises, and the figures behind them.
+validation span, what they looked back on where the network attends to its past, the scores against what their
+definition promises, and the figures behind them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from training.attention import LookedBack, heat_maps
 from training.calibrate import Calibration
 from training.fit import Epoch, Fitted
 from training.page import BAND, BLUE, GREY, ORANGE, facts, page, plot, section, text
@@ -22,7 +24,25 @@ from training.rollout import Run
 _DRAWN_STREAMS, _DRAWN_SAMPLES = 4, 600
 
 
-def write_report(path: Path, title: str, metrics: Mapping[str, Any], fitted: Fitted, calibration: Calibration) -> None:
+def stretches(runs: Sequence[Run]) -> list[Run]:
+    """What is drawn: of a few streams, evenly chosen, the samples around the highest score."""
+    return [run.part(_around_highest(run)) for run in runs[:: -(-len(runs) // _DRAWN_STREAMS)]]
+
+
+def _around_highest(run: Run) -> slice:
+    start = min(max(0, int(np.argmax(run.score)) - _DRAWN_SAMPLES // 2), max(0, len(run.score) - _DRAWN_SAMPLES))
+    return slice(start, start + _DRAWN_SAMPLES)
+
+
+def write_report(
+    path: Path,
+    title: str,
+    metrics: Mapping[str, Any],
+    fitted: Fitted,
+    calibration: Calibration,
+    drawn: Sequence[Run],
+    looked: Sequence[LookedBack],
+) -> None:
     """Write the page.
 
     Args:
@@ -30,7 +50,9 @@ def write_report(path: Path, title: str, metrics: Mapping[str, Any], fitted: Fit
         title: Its headline.
         metrics: Figures by name, in sections.
         fitted: What fit logged.
-        calibration: What calibrate measured, with the runs to draw.
+        calibration: What calibrate measured.
+        drawn: The stretches whose forecasts are drawn.
+        looked: What these looked back on; nothing where the network does not attend.
     """
     realised = calibration.realised
     parts = [
@@ -39,14 +61,10 @@ def write_report(path: Path, title: str, metrics: Mapping[str, Any], fitted: Fit
         section("Gradient norms before clipping", plot(_gradient_norms(fitted.epochs))),
         *([section("How far back gradients reach", plot(_reach(fitted)))] if any(fitted.reach.values()) else []),
         section("Scores: promised and realised", _nines_table(realised), plot(_realised_nines(realised))),
-        *(section(f"Forecasts: {run.series.stream}", plot(_forecasts(run))) for run in _drawn(calibration.runs)),
+        *(section(f"Forecasts: {run.series.stream}", plot(_forecasts(run))) for run in drawn),
+        *(section(f"What forecasts look back on: {one.stream}", plot(heat_maps(one))) for one in looked),
     ]
     path.write_text(page(title, parts), encoding="utf-8")
-
-
-def _drawn(runs: Sequence[Run]) -> Sequence[Run]:
-    """A few streams, evenly chosen."""
-    return runs[:: -(-len(runs) // _DRAWN_STREAMS)]
 
 
 def _flat(rows: Mapping[str, Any]) -> dict[str, object]:
@@ -106,26 +124,23 @@ def _realised_nines(nines: dict[float, float]) -> go.Figure:
 
 
 def _forecasts(run: Run) -> go.Figure:
-    """Each channel with its band, and the score below; the stretch around the highest score."""
-    peak = int(np.argmax(run.score))
-    start = min(max(0, peak - _DRAWN_SAMPLES // 2), max(0, len(run.score) - _DRAWN_SAMPLES))
-    when, channels = slice(start, start + _DRAWN_SAMPLES), run.series.channels
-    time = run.series.time_ns[when].astype("datetime64[ns]").astype("datetime64[ms]")
+    """Each channel with its band, and the score below."""
+    channels, time = run.series.channels, run.series.time_ns.astype("datetime64[ns]").astype("datetime64[ms]")
     rows = len(channels) + 1
     figure = make_subplots(
         rows=rows, cols=1, shared_xaxes=True, subplot_titles=[*channels, "score, nines"], vertical_spacing=0.25 / rows
     )
     for c in range(len(channels)):
-        _channel(figure, c, time, run, when)
-    figure.add_scatter(x=time, y=run.score[when], line_color=GREY, showlegend=False, row=rows, col=1)
+        _channel(figure, c, time, run)
+    figure.add_scatter(x=time, y=run.score, line_color=GREY, showlegend=False, row=rows, col=1)
     return figure.update_layout(height=150 * rows + 80)
 
 
-def _channel(figure: go.Figure, c: int, time: np.ndarray, run: Run, when: slice) -> None:
+def _channel(figure: go.Figure, c: int, time: np.ndarray, run: Run) -> None:
     at = {"x": time, "row": c + 1, "col": 1, "showlegend": c == 0}
     edge = {"line": {"width": 0}, "hoverinfo": "skip", "legendgroup": "band", "name": "band"}
-    figure.add_scatter(y=run.upper[when, c], **edge, **{**at, "showlegend": False})
-    figure.add_scatter(y=run.lower[when, c], fill="tonexty", fillcolor=BAND, **edge, **at)
+    figure.add_scatter(y=run.upper[:, c], **edge, **{**at, "showlegend": False})
+    figure.add_scatter(y=run.lower[:, c], fill="tonexty", fillcolor=BAND, **edge, **at)
     for values, name, colour in ((run.expected, "expected", BLUE), (run.series.values, "observed", ORANGE)):
         line = {"color": colour, "width": 1.2}
-        figure.add_scatter(y=values[when, c], name=name, legendgroup=name, line=line, **at)
+        figure.add_scatter(y=values[:, c], name=name, legendgroup=name, line=line, **at)

@@ -37,6 +37,11 @@ class Run:
     lower: Float64
     upper: Float64
 
+    def part(self, when: slice) -> Run:
+        """Some samples of it."""
+        series = replace(self.series, time_ns=self.series.time_ns[when], values=self.series.values[when])
+        return Run(series, self.score[when], self.expected[when], self.lower[when], self.upper[when])
+
     @property
     def inside(self) -> Float64:
         """(n, C) 1 inside the band, 0 outside, NaN where missing."""

@@ -8,6 +8,7 @@
       tensorboard/    the figures of each epoch, for TensorBoard
       weights.pt      the detector as torch saved it; `export` makes the bundle from it again
       bundle.onnx     what the daemon runs
+      attention.csv   what forecasts looked back on, where the network attends to its past
 
 Until it is whole there is a checkpoint.pt too, which `train --resume` goes on from (`folder`, `fit.state`).
 """
@@ -32,6 +33,7 @@ import torch
 from detector import bundles
 from detector.errors import ConfigurationError, InputError
 from detector.model.bundle import read_bundle
+from training.attention import look_back, write_csv
 from training.calibrate import Calibration, calibrate
 from training.data.load import History, load_history
 from training.data.series import sha256
@@ -44,7 +46,7 @@ from training.fit.state import FILE as CHECKPOINT
 from training.folder import CONFIG, reopened, run_folder
 from training.graph.detector import Detector, DetectorShape
 from training.progress import Progress
-from training.report import write_report
+from training.report import stretches, write_report
 from training.settings import TrainSettings, dump
 from training.shapes import Architecture
 
@@ -108,7 +110,12 @@ def _finish(
     metrics = _metrics(metadata, history, fitted, folder / "bundle.onnx")
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     _write_epochs(folder / "epochs.csv", fitted.epochs)
-    write_report(folder / "report.html", f"{settings.name} {settings.version}", metrics, fitted, calibration)
+    drawn = stretches(calibration.runs)
+    looked = look_back(detector, drawn, history.series, settings.data.time_zone)
+    if looked:
+        write_csv(folder / "attention.csv", looked)
+    title = f"{settings.name} {settings.version}"
+    write_report(folder / "report.html", title, metrics, fitted, calibration, drawn, looked)
     (folder / CHECKPOINT).unlink(missing_ok=True)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from training.cells import Network
 from training.shapes.base import Architecture, cells_of, register
 from training.shapes.past import Past, last_of
-from training.shapes.stack import stack
+from training.shapes.stack import Stack, stack
 
 _NEVER = 1e9  # is taken off the score of a slot that holds nothing yet
 
@@ -55,6 +55,20 @@ class Attention(Network):
         """T vectors at once."""
         seen = self.past.unroll(_marked(x), state)
         return self.output(seen), last_of(seen, lengths)
+
+
+def heeded_by(network: Network, state: Tensor) -> Tensor | None:
+    """How much each sample counts (..., memory), newest first, in a network that ends with attention; None in others.
+
+    Args:
+        network: Any.
+        state: (..., state_width) before the sample that is forecast. Slots that hold nothing yet count for nothing.
+    """
+    back = network.layers[-1] if isinstance(network, Stack) else network
+    if not isinstance(back, Attention):
+        return None
+    own = state[..., -back.state_width :]
+    return back.weights(own) * back.past.slots(own)[..., -1]
 
 
 def _marked(x: Tensor) -> Tensor:
