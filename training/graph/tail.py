@@ -40,12 +40,12 @@ CALIBRATED_AFTER = 20_000  # samples; from here on nines come as often as they s
 SCORE_MAX = 15.0  # nines; never reached
 LEAST = 1e-3  # standard deviations; less strangeness than this is none
 
-_LEVELS = (-0.3, 0.0, 0.15, 0.3, 0.5, 0.75, 1.0, 1.4, 1.9)  # ln u; fine where narrow tails end
-_USUAL = (0.35, 1.0, 1.33, 1.67, 2.11, 2.67, 3.29, 4.6, 6.6)  # nines at each, over public dev series
+LEVELS = (-0.3, 0.0, 0.15, 0.3, 0.5, 0.75, 1.0, 1.4, 1.9)  # ln u; fine where narrow tails end
+USUAL = (0.28, 0.97, 1.3, 1.6, 1.95, 2.8, 3.45, 4.2, 5.0)  # nines at each of generated streams: tests/benchmarks/usual
 _WORTH = (2_000.0, 1_000.0, 30.0, 30.0, 20.0, 15.0, 10.0, 8.0, 8.0)  # m: samples that reached the level below
 _ALIKE = 2  # levels at which all streams are much alike, however steep
 _STEADY = (1.0, 1.0, 0.9, *[0.8] * 7)  # mean weight of usual samples, all of them and those that reach each level
-_EXCESS = 0.25  # ln u; usual mean of what is over 0
+EXCESS = 0.25  # ln u; usual mean of what is over 0, at which generated streams get the nines that they should
 _EXCESS_WORTH = 50.0  # samples over 0
 _EXCESS_MOST = 3.0  # times the mean excess; more counts as this much
 _STEEPEST, _FLATTEST = 8.0, 0.2  # times as steep as usual
@@ -58,7 +58,7 @@ _STEP_MIN = 0.01  # nines between levels
 _MODEST = 6.0  # nines that can be known; beyond they are compressed
 _MOST_AT_ONE = 3.0  # nines of u = 1, and as its square elsewhere: what is less than usual is never a surprise
 
-_COUNT = len(_LEVELS)
+_COUNT = len(LEVELS)
 
 
 class Tail(nn.Module):
@@ -81,12 +81,12 @@ class Tail(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        usual = [math.log(10) * (high - low) for low, high in pairwise((0.0, *_USUAL))]
+        usual = [math.log(10) * (high - low) for low, high in pairwise((0.0, *USUAL))]
         # From below the first level it is no way up: whoever is there has all of its nines, but for `body`.
-        self._constant("below", [-2e9, *_LEVELS[:-1]])
-        self._constant("widths", [1.0, *(high - low for low, high in pairwise(_LEVELS))])
+        self._constant("below", [-2e9, *LEVELS[:-1]])
+        self._constant("widths", [1.0, *(high - low for low, high in pairwise(LEVELS))])
         self._constant("most", [*[1.0] * (_COUNT - 1), 1e9])
-        self._constant("levels", [-1e9, *_LEVELS])
+        self._constant("levels", [-1e9, *LEVELS])
         self._constant("fixed", [-nats if place < _ALIKE else 0.0 for place, nats in enumerate(usual)])
         self._constant("steep", [-nats if place >= _ALIKE else 0.0 for place, nats in enumerate(usual)])
         self._constant("worth", _WORTH)
@@ -114,7 +114,7 @@ class Tail(nn.Module):
             The score in nines, and the fields after this sample.
         """
         learning = live if learning is None else live * learning
-        excess = (old["excess"] + _EXCESS_WORTH * _EXCESS) / (old["reached"][..., 2:3] + _EXCESS_WORTH)
+        excess = (old["excess"] + _EXCESS_WORTH * EXCESS) / (old["reached"][..., 2:3] + _EXCESS_WORTH)
         logs = (self._shares(old["reached"], excess) @ self.shares_first + u.clamp(min=LEAST) @ self.u_last).log()
         x, steps = logs[..., -1:], (logs[..., :_COUNT] / -math.log(10)).clamp(min=_STEP_MIN)
         score = torch.minimum(self._score(x, steps), _MOST_AT_ONE * u * u)
@@ -122,13 +122,13 @@ class Tail(nn.Module):
 
     def _shares(self, reached: Tensor, excess: Tensor) -> Tensor:
         """Of what reached the level below, how much reaches each level (..., 9)."""
-        steepness = (_EXCESS / excess).clamp(_FLATTEST, _STEEPEST)
+        steepness = (EXCESS / excess).clamp(_FLATTEST, _STEEPEST)
         usual = (self.fixed + steepness @ self.steep.unsqueeze(0)).exp()
         return (self.worth * usual + reached[..., 1:]) / (self.worth + reached[..., :-1])
 
     def _score(self, x: Tensor, steps: Tensor) -> Tensor:
         """Nines at x, by those from level to level (..., 9)."""
-        body = (x - _LEVELS[0]).clamp(max=0.0).exp()
+        body = (x - LEVELS[0]).clamp(max=0.0).exp()
         climbed = torch.minimum(((x - self.below) / self.widths).clamp(min=0.0), self.most)
         nines = body * ((climbed * steps) @ self.ones)
         over = (nines - _MODEST).clamp(min=0.0)
