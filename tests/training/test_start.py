@@ -8,9 +8,14 @@ import pytest
 
 pytest.importorskip("torch")
 
+import numpy as np
+import onnx
 import torch
+from onnx import numpy_helper
 
+from detector.bundles import locate
 from detector.errors import ConfigurationError, InputError
+from detector.model.bundle import read_bundle
 from training import run as running
 from training.graph import Detector, DetectorShape
 from training.run import start_from
@@ -86,3 +91,14 @@ def test_start_is_read_from_the_configuration(tmp_path: Path) -> None:
     path.write_text("name: a\ndata: {synthetic: {}}\n", encoding="utf-8")
     assert load(path).model.start is None
     assert load(path, ["model.start=default", "fit.epochs=0"]).model.start == "default"
+
+
+def test_the_weights_in_the_box_are_those_of_the_bundle_in_the_box() -> None:
+    """Fine-tuning goes on from what is shipped: the same forecaster, and streams that begin alike; another's differ."""
+    bundle = read_bundle(locate("default"))
+    shipped = {each.name: numpy_helper.to_array(each) for each in onnx.load(bundle.path).graph.initializer}
+    detector, stranger = running.detector_of(running.UNIVERSAL), Detector(DetectorShape())
+    for theirs, same in ((detector, True), (stranger, False)):
+        alike = [np.array_equal(value.detach(), shipped.get(name)) for name, value in theirs.named_parameters()]
+        assert all(alike) == same
+        assert np.array_equal(theirs.initial_row(2), bundle.initial_row(2)) == same
