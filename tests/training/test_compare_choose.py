@@ -77,7 +77,7 @@ def test_the_reason_is_told_in_plain_words() -> None:
     assert said[0].startswith("Take ")
     assert "bytes per stream" in said[0]
     told = " ".join(said)
-    for words in ("below that of the last value", "Training is worth it", "still falling"):
+    for words in ("below that of the last value", "Training is worth it", "still falling", "failed: lstm, hidden 8"):
         assert words in told
     none = [finding(1, SMALL, 0.4, 0.36), finding(2, LARGE, 0.4, 0.36)]
     told = " ".join(recommendation(result(none, [], truth="injected")))

@@ -101,6 +101,8 @@ def _worth(result: Result) -> Iterator[str]:
 
 def _doubts(result: Result) -> Iterator[str]:
     """What a reader is to keep in mind."""
+    if failed := [one.label for one in result.not_done if one.state == "failed"]:
+        yield f"Not compared, because it failed: {'; '.join(failed)}. The report says why."
     if result.truth == "injected":
         yield "Detection was measured on faults put in on purpose; a column of labels (--labels) would say more."
     elif result.choice.lead is LOSS:
