@@ -1,4 +1,4 @@
-"""`tidewarden train`, `compare`, `export` and `evaluate`; the daemon's command finds them as entry points."""
+"""`tidewarden train`, `compare`, `export`, `evaluate`, `forecast`; the daemon's command finds them as entry points."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import typer
 from detector.errors import InputError
 from training.compare.cli import compare
 from training.evaluate.cli import evaluate
+from training.forecast.cli import forecast
 
-__all__ = ["compare", "evaluate", "export", "train"]
+__all__ = ["compare", "evaluate", "export", "forecast", "train"]
 
 
 def train(

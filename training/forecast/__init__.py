@@ -1,0 +1,1 @@
+"""What may come: trajectories from one state, one to many."""
