@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,9 +43,16 @@ def read_until(process: subprocess.Popen[str], text: str) -> list[str]:
     pytest.fail(f"{text!r} never came: {''.join(lines)}")
 
 
-def test_the_demo_finds_faults_and_ends_by_itself(tmp_path):
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A demo from its beginning to its end: its state, and what it printed."""
+    state = tmp_path_factory.mktemp("whole") / "state"
+    return state, finish(start(state, *SHORT))
+
+
+def test_the_demo_finds_faults_and_ends_by_itself(whole):
     """Without a terminal it prints lines, names a fault that it found, and says how many it found in the end."""
-    output = finish(start(tmp_path / "state", *SHORT))
+    _, output = whole
     assert "continuing" not in output
     assert "status page http://127.0.0.1:" in output
     assert "[fault: " in output
@@ -52,7 +60,16 @@ def test_the_demo_finds_faults_and_ends_by_itself(tmp_path):
     verdict = output.strip().splitlines()[-1]
     found, known = figures(verdict)
     assert 1 <= found <= known, verdict
-    assert "the earlier demo had come to its end: starting anew" in finish(start(tmp_path / "state", *SHORT))
+
+
+def test_a_demo_that_came_to_its_end_starts_anew(whole, tmp_path):
+    """It says so, and does not sit at the end of a plant's day for ever."""
+    shutil.copytree(whole[0], tmp_path / "state")
+    process = start(tmp_path / "state", *SHORT)
+    read_until(process, "the earlier demo had come to its end: starting anew")
+    read_until(process, "FIRING")
+    process.send_signal(signal.SIGINT)
+    finish(process)
 
 
 def figures(verdict: str) -> tuple[int, int]:
@@ -62,9 +79,8 @@ def figures(verdict: str) -> tuple[int, int]:
     return int(words[1]), int(words[3])
 
 
-def test_ctrl_c_drains_and_the_next_start_continues(tmp_path):
+def test_ctrl_c_drains_and_the_next_start_continues(whole, tmp_path):
     """What an interrupted and continued demo finds is what an undisturbed one finds, alert by alert."""
-    finish(start(tmp_path / "whole", *SHORT))
     process = start(tmp_path / "state", *SHORT)
     read_until(process, "FIRING")
     process.send_signal(signal.SIGINT)
@@ -73,7 +89,7 @@ def test_ctrl_c_drains_and_the_next_start_continues(tmp_path):
     output = finish(start(tmp_path / "state", *SHORT))
     assert "continuing from the checkpoint of" in output
     assert "50 streams" in output
-    assert alerts(tmp_path / "state") == alerts(tmp_path / "whole")
+    assert alerts(tmp_path / "state") == alerts(whole[0])
 
 
 def alerts(state: Path) -> list[str]:
