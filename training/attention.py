@@ -26,6 +26,11 @@ from training.rollout import Run, choose
 from training.shapes.attention import heeded_by
 
 _ALL = "all channels"  # of a network that hears them together
+_HEAD = 90  # pixels above the maps, for the bar that says what the colours are
+_BAR = {
+    "orientation": "h", "thickness": 10, "nticks": 5, "title": {"text": "share, by samples back", "side": "top"},
+    "yref": "container", "y": 1, "yanchor": "top",
+}  # fmt: skip
 _SCALE = ((0.0, "rgba(59,130,196,0)"), (1.0, "rgba(59,130,196,1)"))
 
 
@@ -107,5 +112,7 @@ def heat_maps(looked: LookedBack) -> go.Figure:
     for c in range(rows):
         heat = go.Heatmap(x=time, y=back, z=looked.weights[:, c].T, coloraxis="coloraxis", name="")
         figure.add_trace(heat, row=c + 1, col=1)
-    figure.update_yaxes(autorange="reversed", title_text="samples back")
-    return figure.update_layout(height=140 * rows + 100, coloraxis={"colorscale": _SCALE, "colorbar_title": "share"})
+    figure.update_xaxes(showgrid=False, nticks=5).update_yaxes(autorange="reversed", showgrid=False, title_text="back")
+    most = float(looked.weights.max())
+    figure.update_layout(coloraxis={"colorscale": _SCALE, "cmin": 0.0, "cmax": most, "colorbar": _BAR})
+    return figure.update_layout(height=110 * rows + 150, margin_t=_HEAD)

@@ -14,6 +14,8 @@ from plotly.offline import get_plotlyjs
 
 BLUE, ORANGE, GREY, BAND = "#3b82c4", "#d9702b", "#888888", "rgba(59,130,196,0.22)"
 """Of lines and fills; they stand out on both kinds of paper."""
+HALF_DECADES = "D2"
+"""Where the labels of a short logarithmic axis stand: 1, 2, 5, 10; all digits would lie upon each other."""
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -75,11 +77,12 @@ def text(value: object) -> str:
 
 
 def plot(figure: go.Figure) -> str:
-    """A figure as part of the page, as wide as the page."""
+    """A figure as part of the page, as wide as the page; margins that it has set itself stand."""
+    margins = {"l": 60, "r": 20, "t": 56 if _has_legend(figure) else 16, "b": 40}
     figure.update_layout(
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 60, "r": 20, "t": 56 if _has_legend(figure) else 16, "b": 40},
+        margin=margins | figure.layout.margin.to_plotly_json(),
         legend={"orientation": "h", "yref": "container", "y": 1, "yanchor": "top"},  # above all, titles too
     )
     figure.update_xaxes(gridcolor=_FAINT, zerolinecolor=_FIRM)

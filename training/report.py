@@ -7,7 +7,7 @@ definition promises, and the figures behind them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from plotly.subplots import make_subplots
 
 from training.attention import LookedBack, heat_maps
 from training.calibrate import Calibration
+from training.data.look import Finding
+from training.findings import as_section
 from training.fit import Epoch, Fitted
-from training.page import BAND, BLUE, GREY, ORANGE, facts, page, plot, section, text
+from training.page import BAND, BLUE, GREY, HALF_DECADES, ORANGE, facts, page, plot, section, text
 from training.rollout import Run
 
 _DRAWN_STREAMS, _DRAWN_SAMPLES = 4, 600
@@ -42,6 +44,7 @@ def write_report(
     calibration: Calibration,
     drawn: Sequence[Run],
     looked: Sequence[LookedBack],
+    findings: Sequence[Finding] = (),
 ) -> None:
     """Write the page.
 
@@ -53,24 +56,34 @@ def write_report(
         calibration: What calibrate measured.
         drawn: The stretches whose forecasts are drawn.
         looked: What these looked back on; nothing where the network does not attend.
+        findings: What was found in the data.
     """
     realised = calibration.realised
     parts = [
         section("Figures", *(facts(name, _flat(rows)) for name, rows in metrics.items())),
+        as_section(findings, metrics["data"]["streams"]),
         section("Learning curve", plot(_learning_curve(fitted))),
         section("Gradient norms before clipping", plot(_gradient_norms(fitted.epochs))),
         *([section("How far back gradients reach", plot(_reach(fitted)))] if any(fitted.reach.values()) else []),
         section("Scores: promised and realised", _nines_table(realised), plot(_realised_nines(realised))),
-        *(section(f"Forecasts: {run.series.stream}", plot(_forecasts(run))) for run in drawn),
-        *(section(f"What forecasts look back on: {one.stream}", plot(heat_maps(one))) for one in looked),
+        *(part for run in drawn for part in _stretch(run, looked)),
     ]
     path.write_text(page(title, parts), encoding="utf-8")
 
 
+def _stretch(run: Run, looked: Sequence[LookedBack]) -> Iterator[str]:
+    stream = run.series.stream
+    yield section(f"Forecasts: {stream}", plot(_forecasts(run)))
+    for one in looked:
+        if one.stream == stream:
+            yield section(f"What these forecasts look back on: {stream}", plot(heat_maps(one)))
+
+
 def _flat(rows: Mapping[str, Any]) -> dict[str, object]:
     return {
-        name: ", ".join(f"{k} {text(v)}" for k, v in row.items()) if isinstance(row, dict) else row
+        name: ", ".join(f"{k} {text(v)}" for k, v in row.items()) or "none" if isinstance(row, dict) else row
         for name, row in rows.items()
+        if name != "realised"  # has a section of its own
     }
 
 
@@ -92,11 +105,14 @@ def _learning_curve(fitted: Fitted) -> go.Figure:
 
 
 def _gradient_norms(epochs: Sequence[Epoch]) -> go.Figure:
-    number = [epoch.epoch for epoch in epochs]
+    taught = [epoch for epoch in epochs if epoch.gradient_norm_max > 0]  # the first has only measured
+    number = [epoch.epoch for epoch in taught]
     figure = go.Figure()
-    figure.add_scatter(x=number, y=[epoch.gradient_norm_median for epoch in epochs], name="median", line_color=BLUE)
-    figure.add_scatter(x=number, y=[epoch.gradient_norm_max for epoch in epochs], name="largest", line_color=ORANGE)
-    return figure.update_layout(xaxis_title="epoch", yaxis_title="norm", yaxis_type="log", height=300)
+    figure.add_scatter(x=number, y=[epoch.gradient_norm_median for epoch in taught], name="median", line_color=BLUE)
+    figure.add_scatter(x=number, y=[epoch.gradient_norm_max for epoch in taught], name="largest", line_color=ORANGE)
+    return figure.update_layout(
+        xaxis_title="epoch", yaxis_title="norm", yaxis_type="log", yaxis_dtick=HALF_DECADES, height=300
+    )
 
 
 def _reach(fitted: Fitted) -> go.Figure:
@@ -119,7 +135,7 @@ def _realised_nines(nines: dict[float, float]) -> go.Figure:
     figure.add_scatter(x=score, y=[10.0**-nine for nine in score], name="promised", line={"dash": "dot", "color": GREY})
     figure.add_scatter(x=score, y=[nines[nine] for nine in score], name="realised", line_color=BLUE)
     return figure.update_layout(
-        xaxis_title="score, nines", yaxis_title="share at or above", yaxis_type="log", height=360
+        xaxis_title="score, nines", yaxis_title="share at or above", yaxis_type="log", yaxis_dtick=1, height=360
     )
 
 

@@ -12,7 +12,7 @@ from training.compare.choose import LOSS, Measure
 from training.compare.costs import Cost
 from training.compare.finding import Drawn, Finding, Learnt
 from training.compare.result import Result
-from training.page import BAND, BLUE, GREY, ORANGE
+from training.page import BAND, BLUE, GREY, HALF_DECADES, ORANGE
 
 COLOURS = (BLUE, ORANGE, "#4f9a4f", "#9a6fd0", "#d0524f", "#2a9d8f", "#a08a1c", "#c2569a")
 """Of the candidates that are told apart; the others are grey. They stand out on both kinds of paper."""
@@ -81,7 +81,7 @@ def learning_curves(result: Result) -> go.Figure:
 def gradient_norms(result: Result) -> go.Figure:
     """Median gradient norm of each epoch, before clipping."""
     figure = _over_time(result, lambda epoch: epoch.gradient_norm or None)
-    return figure.update_layout(yaxis_title="gradient norm", yaxis_type="log")
+    return figure.update_layout(yaxis_title="gradient norm", yaxis_type="log", yaxis_dtick=HALF_DECADES)
 
 
 def _over_time(result: Result, of: Callable[[Learnt], float | None]) -> go.Figure:
