@@ -29,6 +29,7 @@ from detector.errors import ConfigurationError, InputError
 from detector.records import Float64
 
 _BLOCK_ROWS = 20_000  # rows turned into columns at once; keeps the text of a large file out of memory
+_BUFFER_BYTES = 1 << 20  # of each column of a Parquet file; without, a whole row group is in memory at once
 
 Progress: TypeAlias = Callable[[int], None]
 """Told how many more bytes have been read."""
@@ -85,15 +86,40 @@ def read_table(
         InputError: The file cannot be read, a column is missing, a row is ragged or a cell is no number.
     """
     known = read_columns(path)
-    for name in [*texts, *(numbers or ())]:
-        if name not in known:
-            raise InputError(path, f"column {name!r} is missing", expected=f"one of {', '.join(known)}")
+    _check_known(path, known, [*texts, *(numbers or ())])
     wanted = [name for name in known if name not in texts] if numbers is None else list(numbers)
     read = _read_parquet if _is_parquet(path) else _read_csv
     table = read(path, list(texts), wanted, numbers is None, progress)
     if numbers is None:
         table.numbers = {name: cells for name, cells in table.numbers.items() if not np.isnan(cells).all()}
     return table
+
+
+def read_blocks(path: Path, *, texts: Sequence[str], numbers: Sequence[str]) -> Iterator[Table]:
+    """Read a file block by block, in order: one that is larger than memory.
+
+    Args:
+        path: A .parquet file, or else CSV.
+        texts: Columns wanted as text.
+        numbers: Columns wanted as numbers.
+
+    Raises:
+        InputError: As `read_table`.
+    """
+    _check_known(path, read_columns(path), [*texts, *numbers])
+    if _is_parquet(path):
+        yield from _parquet_blocks(path, list(texts), list(numbers))
+        return
+    with _csv_file(path) as lines:
+        for block in lines.blocks():
+            cells = {name: list(block.cells(name)) for name in texts}
+            yield Table(path, len(block.rows), cells, {name: block.numbers(name) for name in numbers})
+
+
+def _check_known(path: Path, known: Sequence[str], wanted: Sequence[str]) -> None:
+    for name in wanted:
+        if name not in known:
+            raise InputError(path, f"column {name!r} is missing", expected=f"one of {', '.join(known)}")
 
 
 # CSV
@@ -250,11 +276,11 @@ def pyarrow_or_error() -> Any:
 
 
 @contextmanager
-def _parquet_file(path: Path) -> Iterator[Any]:
+def _parquet_file(path: Path, buffer_size: int = 0) -> Iterator[Any]:
     arrow = pyarrow_or_error()
     with _readable(path):
         try:
-            file = arrow.parquet.ParquetFile(path)
+            file = arrow.parquet.ParquetFile(path, buffer_size=buffer_size)
         except arrow.ArrowException as error:
             raise InputError(path, "not a Parquet file", got=str(error).partition("\n")[0]) from error
         with file:
@@ -262,25 +288,47 @@ def _parquet_file(path: Path) -> Iterator[Any]:
 
 
 def _read_parquet(path: Path, texts: list[str], wanted: list[str], only_numeric: bool, progress: Progress) -> Table:
-    arrow = pyarrow_or_error()
     with _parquet_file(path) as file:
-        types = arrow.types
-        schema = file.schema_arrow
-        numeric = [name for name in wanted if _is_numeric(types, schema.field(name).type)]
-        for name in wanted:
-            if name not in numeric and not only_numeric:
-                raise InputError(
-                    f"{path}: column {name!r}", "not numbers", expected="a numeric column", got=schema.field(name).type
-                )
-        try:
+        numeric = _numeric(path, file.schema_arrow, wanted, only_numeric)
+        with _undamaged(path):
             columns = file.read(columns=[*texts, *numeric])
-        except arrow.ArrowException as error:
-            raise InputError(path, "damaged", got=str(error).partition("\n")[0]) from error
+    progress(path.stat().st_size)
+    return _table(path, columns, texts, numeric)
+
+
+def _parquet_blocks(path: Path, texts: list[str], wanted: list[str]) -> Iterator[Table]:
+    with _parquet_file(path, buffer_size=_BUFFER_BYTES) as file, _undamaged(path):
+        numeric = _numeric(path, file.schema_arrow, wanted, False)
+        for batch in file.iter_batches(_BLOCK_ROWS, columns=[*texts, *numeric]):
+            yield _table(path, batch, texts, numeric)
+
+
+def _numeric(path: Path, schema: Any, wanted: Sequence[str], only_numeric: bool) -> list[str]:
+    types = pyarrow_or_error().types
+    numeric = [name for name in wanted if _is_numeric(types, schema.field(name).type)]
+    for name in wanted:
+        if name not in numeric and not only_numeric:
+            raise InputError(
+                f"{path}: column {name!r}", "not numbers", expected="a numeric column", got=schema.field(name).type
+            )
+    return numeric
+
+
+@contextmanager
+def _undamaged(path: Path) -> Iterator[None]:
+    arrow = pyarrow_or_error()
+    try:
+        yield
+    except arrow.ArrowException as error:
+        raise InputError(path, "damaged", got=str(error).partition("\n")[0]) from error
+
+
+def _table(path: Path, columns: Any, texts: Sequence[str], numeric: Sequence[str]) -> Table:
+    arrow = pyarrow_or_error()
     numbers = {
         name: np.asarray(columns[name].cast(arrow.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64)
         for name in numeric
     }
-    progress(path.stat().st_size)
     return Table(path, columns.num_rows, {name: _as_text(arrow, columns[name]) for name in texts}, numbers)
 
 

@@ -26,6 +26,9 @@ def train(
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="RUN", help="Go on in a run folder *.broken or *.partial.")
     ] = None,
+    look: Annotated[
+        bool, typer.Option("--look", help="Only look at the data: gaps, constants, outliers, drift, leakage.")
+    ] = False,
     find_learning_rate: Annotated[
         bool, typer.Option("--find-learning-rate", help="Only try learning rates, and propose one.")
     ] = False,
@@ -40,6 +43,9 @@ def train(
     if output is not None:
         settings = settings.model_copy(update={"output": output})
     with Progress() as progress:
+        if look:
+            run.look_at(run.read_history(settings, progress), progress)
+            return
         if find_learning_rate:
             found, page = run.find_learning_rate(settings, progress)
             progress.says(f"report: {page}")

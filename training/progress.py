@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from rich import progress
 from rich.console import Console
+from rich.table import Table
 
 T = TypeVar("T")
 
@@ -43,6 +44,10 @@ class Progress(AbstractContextManager["Progress"]):
     def says(self, text: str) -> None:
         """Print a line above the bars."""
         self._bars.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def shows(self, table: Table) -> None:
+        """Print a table above the bars."""
+        self._bars.console.print(table)
 
     def over(self, what: str) -> Callable[[Sequence[T]], Iterator[T]]:
         """Give what iterates over a sequence with a bar of that name."""

@@ -36,8 +36,10 @@ from detector.model.bundle import read_bundle
 from training.attention import look_back, write_csv
 from training.calibrate import Calibration, calibrate
 from training.data.load import History, load_history
+from training.data.look import Finding, look
 from training.data.series import sha256
 from training.export import export
+from training.findings import NOTHING, as_advice, as_table
 from training.fit import Epoch, Fitted, fit
 from training.fit.logs import Board
 from training.fit.processes import Team, team
@@ -72,10 +74,11 @@ def train(settings: TrainSettings, progress: Progress, resume: Path | None = Non
     with team() as mates, _folder(settings, resume, mates) as folder, Board(folder) as board:
         progress = Progress.silent() if mates.rank else progress
         history, detector = _prepared(settings, progress)
+        findings = [] if mates.rank else look_at(history, progress)
         kept = {"folder": folder, "team": mates} | ({} if mates.rank else {"watch": board})
         fitted = fit(detector, history.series, settings.data.time_zone, settings.fit, progress, **kept)
         if not mates.rank:
-            _finish(folder, detector, settings, history, fitted, progress)
+            _finish(folder, detector, settings, history, fitted, findings, progress)
     return folder.with_suffix("")
 
 
@@ -89,9 +92,27 @@ def _folder(settings: TrainSettings, resume: Path | None, mates: Team) -> Iterat
         yield mates.told(folder)
 
 
-def _prepared(settings: TrainSettings, progress: Progress) -> tuple[History, Detector]:
+def read_history(settings: TrainSettings, progress: Progress) -> History:
+    """Read all history, and tell how much there is of it."""
     history = load_history(settings, progress.over("reading"))
-    progress.says(f"{len(history.series)} streams, {history.samples:,} samples, left out: {history.rejects or 'none'}")
+    told = f"{len(history.series)} streams, {history.samples:,} samples, left out: {history.rejects or 'none'}"
+    on_disk = sum(one.is_stored for one in history.series)
+    progress.says(f"{told}; {on_disk} streams lie on disk, beyond data.memory_mb" if on_disk else told)
+    return history
+
+
+def look_at(history: History, progress: Progress) -> list[Finding]:
+    """Tell what is worth knowing of the data before anything is learnt from it."""
+    findings = look(history.series, progress.over("looking"))
+    if findings:
+        progress.shows(as_table(findings, len(history.series)))
+    for line in as_advice(findings) or [f"looked for what may be wrong with the data, and found {NOTHING}"]:
+        progress.says(line)
+    return findings
+
+
+def _prepared(settings: TrainSettings, progress: Progress) -> tuple[History, Detector]:
+    history = read_history(settings, progress)
     torch.manual_seed(settings.fit.seed)
     detector = Detector(shape_of(settings, history))
     if settings.model.start:
@@ -100,7 +121,13 @@ def _prepared(settings: TrainSettings, progress: Progress) -> tuple[History, Det
 
 
 def _finish(
-    folder: Path, detector: Detector, settings: TrainSettings, history: History, fitted: Fitted, progress: Progress
+    folder: Path,
+    detector: Detector,
+    settings: TrainSettings,
+    history: History,
+    fitted: Fitted,
+    findings: Sequence[Finding],
+    progress: Progress,
 ) -> None:
     calibration = calibrate(detector, history.series, settings, progress)
     metadata = describe(settings, history, calibration)
@@ -115,7 +142,7 @@ def _finish(
     if looked:
         write_csv(folder / "attention.csv", looked)
     title = f"{settings.name} {settings.version}"
-    write_report(folder / "report.html", title, metrics, fitted, calibration, drawn, looked)
+    write_report(folder / "report.html", title, metrics, fitted, calibration, drawn, looked, findings)
     (folder / CHECKPOINT).unlink(missing_ok=True)
 
 

@@ -1,5 +1,8 @@
 """Stretches of streams as the forecaster sees them: standardised once, cut up, padded side by side.
 
+A stream that lies on disk is cut up first: its stretches are read and standardised when their turn comes, every time,
+each with a scale of its own that has settled on some samples before it. So memory holds one batch, however long it is.
+
 Axes: N streams of a batch, T samples, C channels, F inputs, G what is known when the next sample is asked for.
 """
 
@@ -9,6 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -16,12 +20,16 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from training.data.batches import Block, blocks
+from training.data.batches import block as side_by_side_raw
 from training.data.series import Series
 from training.graph.detector import Detector
 from training.settings import FitSettings
 
 _SEGMENT_CHUNKS = 64  # a longer stream is cut into segments of so many chunks, trained side by side
 _LEAD_CHUNKS = 8  # chunks that the hidden state is given to settle before the validation span counts
+_SETTLE = 512  # samples that the scale of a stretch is given, where it begins in the midst of its stream
+_SOME_CELLS = 2_000_000  # samples times channels on disk that figures are taken from where all would be too many
+_SOME_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,12 @@ class Span:
 
     streams: tuple[str, ...] = ()
     """Which streams these are, for messages."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Samples and channels of one stream."""
+        samples, channels = self.target.shape
+        return samples, channels
 
     def part(self, when: slice) -> Span:
         """Some samples of one stream."""
@@ -75,21 +89,88 @@ class Span:
 _TENSORS = tuple(field.name for field in fields(Span) if field.name != "streams")
 
 
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A span that lies on disk still."""
+
+    series: Series
+    prepare: Callable[[Sequence[Series]], Iterator[Span]]
+    settle: int
+    """From this sample on it is read, so that the scale has settled."""
+    start: int
+    """The span's first sample."""
+    counted: int
+    """The first one whose target counts."""
+    stop: int
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Which stream it is of."""
+        return (self.series.stream,)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Samples and channels."""
+        return self.stop - self.start, len(self.series.channels)
+
+    def pieces(self, length: int) -> Iterator[Stretch]:
+        """`length` samples at a time, but not fewer than are read before them."""
+        length = max(length, _SETTLE)
+        for at in range(self.start, self.stop, length):
+            settle = max(0, at - _SETTLE)
+            yield replace(self, settle=settle, start=at, counted=at, stop=min(at + length, self.stop))
+
+
+AnySpan: TypeAlias = Span | Stretch
+
+
+def loaded(spans: Sequence[AnySpan]) -> list[Span]:
+    """Spans of one stream each, in memory; those on disk are read and standardised side by side."""
+    there = [span for span in spans if isinstance(span, Stretch)]
+    if not there:
+        return [span for span in spans if isinstance(span, Span)]
+    wholes = there[0].prepare([span.series.between(span.settle, span.stop) for span in there])
+    found = iter([_cut_out(span, whole) for span, whole in zip(there, wholes, strict=True)])
+    return [next(found) if isinstance(span, Stretch) else span for span in spans]
+
+
+def _cut_out(span: Stretch, whole: Span) -> Span:
+    part = whole.part(slice(span.start - span.settle, span.stop - span.settle))
+    is_later = torch.arange(span.start, span.stop) >= span.counted
+    return replace(part, counted=part.counted & is_later[:, None])
+
+
+def some(spans: Sequence[AnySpan]) -> list[Span]:
+    """All spans that are in memory; of those on disk as many, evenly chosen, as are no trouble."""
+    there = [span for span in spans if isinstance(span, Stretch)]
+    few = there[:: max(1, -(-sum(math.prod(span.shape) for span in there) // _SOME_CELLS))]
+    read = [span for batch in batches(few, _SOME_AT_ONCE) for span in loaded(batch)]
+    return [span for span in spans if isinstance(span, Span)] + read
+
+
 def standardise(
     detector: Detector, series: Sequence[Series], zone: str, settings: FitSettings, watch: Watch = iter
-) -> tuple[list[Span], list[Span]]:
-    """Send every stream through the running scale.
+) -> tuple[list[AnySpan], list[AnySpan]]:
+    """Send every stream through the running scale; those on disk later, as their stretches are asked for.
 
     Returns:
         Spans to train on, and spans to validate on; these begin with a lead that does not count.
     """
-    train: list[Span] = []
-    validation: list[Span] = []
-    for block in watch(list(blocks(series, zone, settings.batch))):
+    train: list[AnySpan] = []
+    validation: list[AnySpan] = []
+    for block in watch(list(blocks([one for one in series if not one.is_stored], zone, settings.batch))):
         for one, whole in zip(block.series, _prepare(detector, block), strict=True):
             train += _segments(whole, one.cut, settings.chunk)
             if one.cut < len(one):
                 validation.append(_later(whole, one, settings.chunk))
+
+    def prepare(parts: Sequence[Series]) -> Iterator[Span]:
+        return _prepare(detector, side_by_side_raw(list(parts), zone))
+
+    for one in series:
+        if one.is_stored:
+            train += _stretches(one, prepare, slice(0, one.cut), settings.chunk, lead=0)
+            validation += _stretches(one, prepare, slice(one.cut, len(one)), settings.chunk, _LEAD_CHUNKS)
     return train, validation
 
 
@@ -109,6 +190,17 @@ def _segments(whole: Span, cut: int, chunk: int) -> list[Span]:
     return [whole.part(slice(at, min(at + longest, cut))) for at in range(0, cut, longest)]
 
 
+def _stretches(
+    one: Series, prepare: Callable[[Sequence[Series]], Iterator[Span]], when: slice, chunk: int, lead: int
+) -> list[Stretch]:
+    """Segments of a stream on disk, each after `lead` chunks that do not count."""
+    longest, found = _SEGMENT_CHUNKS * chunk, []
+    for at in range(when.start, when.stop, longest):
+        start = max(0, at - lead * chunk)
+        found.append(Stretch(one, prepare, max(0, start - _SETTLE), start, at, min(at + longest, when.stop)))
+    return found
+
+
 def _later(whole: Span, one: Series, chunk: int) -> Span:
     start = max(0, one.cut - _LEAD_CHUNKS * chunk)
     later = whole.part(slice(start, len(one)))
@@ -117,8 +209,8 @@ def _later(whole: Span, one: Series, chunk: int) -> Span:
 
 
 def batches(
-    spans: Sequence[Span], most: int, rng: np.random.Generator | None = None, most_padding: float = 0.5
-) -> list[list[Span]]:
+    spans: Sequence[AnySpan], most: int, rng: np.random.Generator | None = None, most_padding: float = 0.5
+) -> list[list[AnySpan]]:
     """Spans with as many channels and of like length, `most` at a time; in random order where a generator is given.
 
     Args:
@@ -127,15 +219,16 @@ def batches(
         rng: For the order.
         most_padding: Share of a batch that may be padding: lengths are grouped by powers of 1 / (1 - most_padding).
     """
-    groups: dict[tuple[int, int], list[Span]] = defaultdict(list)
+    groups: dict[tuple[int, int], list[AnySpan]] = defaultdict(list)
     for at in range(len(spans)) if rng is None else rng.permutation(len(spans)):
-        samples, channels = spans[at].target.shape
+        samples, channels = spans[at].shape
         groups[channels, int(math.log2(samples) / -math.log2(1 - most_padding))].append(spans[at])
     batched = [group[at : at + most] for group in groups.values() for at in range(0, len(group), most)]
     return batched if rng is None else [batched[at] for at in rng.permutation(len(batched))]
 
 
-def side_by_side(spans: Sequence[Span]) -> Span:
+def side_by_side(spans: Sequence[AnySpan]) -> Span:
     """Pad spans to the longest of them."""
-    padded = (pad_sequence([getattr(span, name) for span in spans], batch_first=True) for name in _TENSORS)
-    return Span(*padded, streams=tuple(stream for span in spans for stream in span.streams))
+    there = loaded(spans)
+    padded = (pad_sequence([getattr(span, name) for span in there], batch_first=True) for name in _TENSORS)
+    return Span(*padded, streams=tuple(stream for span in there for stream in span.streams))

@@ -11,8 +11,8 @@ import numpy as np
 
 from detector.errors import InputError
 from detector.records import Float64, Int64
-from training.data.files import read_files
-from training.data.gather import Gathered
+from training.data.files import gather_files
+from training.data.gather import Gathered, Room
 from training.data.kafka import read_kafka
 from training.data.prometheus import read_prometheus
 from training.data.series import Series, Watch, accept, cut, period_s
@@ -56,7 +56,8 @@ def load_history(settings: TrainSettings, watch: Watch = iter) -> History:
     rejects: Counter[str] = Counter()
     share = settings.fit.validation_share
     data = settings.data
-    series = [one for source in _asked(data, rejects, watch) for one in cut(source, share)]
+    room = Room(settings.output, data.memory_mb << 20)
+    series = [one for source in _asked(data, Gathered(rejects, room), rejects, watch) for one in cut(source, share)]
     if data.plant is not None:
         plant = synthetic.pumps(data.plant.streams, data.plant.hours, data.plant.seed)
         series += cut(_accept_all(plant), share)
@@ -74,10 +75,11 @@ def load_history(settings: TrainSettings, watch: Watch = iter) -> History:
     return _checked(long_enough, settings, told)
 
 
-def _asked(data: DataSettings, rejects: Counter[str], watch: Watch) -> Iterator[list[Series]]:
+def _asked(data: DataSettings, gathered: Gathered, rejects: Counter[str], watch: Watch) -> Iterator[list[Series]]:
     """What each source has; they may speak of different years, hence each with a cut of its own."""
-    now, gathered = datetime.now(UTC), Gathered(rejects)
-    yield read_files(data, rejects, watch)
+    now = datetime.now(UTC)
+    gather_files(data, gathered, watch)
+    yield gathered.series()
     if data.prometheus is not None:
         read_prometheus(data.prometheus, gathered, now, watch)
         yield gathered.series()
@@ -106,7 +108,7 @@ def _checked(series: list[Series], settings: TrainSettings, rejects: dict[str, i
 
 def _check_seen(series: list[Series]) -> None:
     """A channel of a fixed bundle has to be there somewhere."""
-    seen = np.any([~np.isnan(one.values).all(axis=0) for one in series], axis=0)
+    seen = np.any([~np.isnan(part.values).all(axis=0) for one in series for part in one.parts()], axis=0)
     if not seen.all():
         never = ", ".join(name for name, is_seen in zip(series[0].channels, seen, strict=True) if not is_seen)
         expected, hint = "a value in some stream", "leave it out of data.channels"

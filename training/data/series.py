@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -17,11 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.records import NO_TIME, Float64, Int64, Reason
+from training.data.disk import Stored
 
 Watch: TypeAlias = Callable[[Sequence[Any]], Iterable[Any]]
 """Shows progress over what is read: files, or answers."""
 
 _NS = 1e-9  # seconds in a nanosecond
+_PART = 65_536  # samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +33,30 @@ class Series:
     stream: str
     channels: tuple[str, ...]
     time_ns: Int64
-    """(T,) event times, strictly rising."""
+    """(T,) event times, strictly rising; an array, or one that is read from disk as it is asked for (`Stored`)."""
     values: Float64
-    """(T, C) raw units, NaN where missing."""
+    """(T, C) raw units, NaN where missing; as the times."""
     cut: int
     """Samples before it are trained on, those from it on are the validation span."""
 
     def __len__(self) -> int:
         return len(self.time_ns)
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it lies on disk."""
+        return isinstance(self.values, Stored)
+
+    def between(self, start: int, stop: int) -> Series:
+        """Some of its samples, in memory; the cut stays where it is among them."""
+        when = slice(start, stop)
+        cut = min(max(self.cut - start, 0), stop - start)
+        return replace(self, time_ns=self.time_ns[when], values=self.values[when], cut=cut)
+
+    def parts(self) -> Iterator[Series]:
+        """All its samples, a stretch in memory at a time."""
+        for start in range(0, len(self), _PART):
+            yield self.between(start, min(start + _PART, len(self)))
 
     @property
     def elapsed_s(self) -> Float64:
@@ -112,6 +130,8 @@ def sha256(series: Iterable[Series]) -> str:
     digest = hashlib.sha256()
     for one in series:
         digest.update("\0".join([one.stream, *one.channels]).encode())
-        digest.update(one.time_ns.astype("<i8").tobytes())
-        digest.update(one.values.astype("<f8").tobytes())
+        for part in one.parts():
+            digest.update(part.time_ns.astype("<i8").tobytes())
+        for part in one.parts():
+            digest.update(part.values.astype("<f8").tobytes())
     return digest.hexdigest()

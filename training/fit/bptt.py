@@ -30,7 +30,7 @@ from training.fit.regularise import penalty
 from training.fit.state import Training
 from training.graph.forecaster import Forecaster
 from training.settings import FitSettings
-from training.spans import Span, batches, side_by_side
+from training.spans import AnySpan, Span, batches, side_by_side
 
 _NAMED = 8  # streams that a message names
 
@@ -92,7 +92,7 @@ class Bptt:
         self._unroll = Unroll(training.forecaster, settings)
         self._shared = team.share(self._unroll)
 
-    def train(self, spans: Sequence[Span]) -> Iterator[Step]:
+    def train(self, spans: Sequence[AnySpan]) -> Iterator[Step]:
         """One epoch: a step for every chunk of every batch.
 
         Raises:
@@ -145,7 +145,7 @@ class Bptt:
         return norm, clipped
 
     @torch.no_grad()
-    def validate(self, spans: Sequence[Span]) -> float:
+    def validate(self, spans: Sequence[AnySpan]) -> float:
         """Mean loss over spans, each in one go; every process looks at all, so that all come to the same end.
 
         Raises:
@@ -163,7 +163,7 @@ class Bptt:
         return lost / counted
 
 
-def _diverged(when: str, batch: int, spans: Sequence[Span]) -> DivergedError:
+def _diverged(when: str, batch: int, spans: Sequence[AnySpan]) -> DivergedError:
     streams = dict.fromkeys(stream for span in spans for stream in span.streams)
     return DivergedError(
         "fit",

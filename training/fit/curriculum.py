@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from training.settings import FitSettings
-from training.spans import Span
+from training.spans import AnySpan
 
 
-def stretches(spans: Sequence[Span], epoch: int, settings: FitSettings) -> list[Span]:
+def stretches(spans: Sequence[AnySpan], epoch: int, settings: FitSettings) -> list[AnySpan]:
     """The spans as this epoch (from 1) is to see them: cut to its length, from a chunk upward by equal factors."""
-    longest = max(len(span.target) for span in spans)
+    longest = max(span.shape[0] for span in spans)
     if epoch > settings.curriculum or longest <= settings.chunk:
         return list(spans)
     done = (epoch - 1) / settings.curriculum

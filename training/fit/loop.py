@@ -27,7 +27,7 @@ from training.fit.state import Training
 from training.graph.detector import Detector
 from training.progress import Progress
 from training.settings import FitSettings
-from training.spans import Span, standardise
+from training.spans import AnySpan, some, standardise
 
 _FALLS = 3  # times in one epoch that a loss may stop being finite
 
@@ -62,9 +62,9 @@ def fit(
     """
     levels = torch.tensor(detector.shape.quantile_levels)
     train, validation = standardise(detector, series, zone, settings, progress.over("standardising"))
-    floor = persistence_loss(levels, train, validation)
+    floor = persistence_loss(levels, some(train), some(validation))
     progress.says(f"persistence: validation loss {floor:.4f}")
-    before = reach(detector.forecaster, train, levels)
+    before = reach(detector.forecaster, some(train), levels)
     training = Training(detector.forecaster.to(_device(settings)), settings, before)
     data = sha256(series)
     if folder is not None and state.load(training, folder, data):
@@ -80,7 +80,7 @@ def fit(
         if watch(training.epochs[-1]):
             break
     best = training.end()
-    after = reach(detector.forecaster, train, levels)
+    after = reach(detector.forecaster, some(train), levels)
     return Fitted(training.epochs, best, floor, {"before training": training.reach, "after training": after})
 
 
@@ -93,8 +93,8 @@ def _device(settings: FitSettings) -> str:
 def _epoch(
     training: Training,
     passes: Bptt,
-    train: Sequence[Span],
-    validation: Sequence[Span],
+    train: Sequence[AnySpan],
+    validation: Sequence[AnySpan],
     settings: FitSettings,
     progress: Progress,
 ) -> Epoch:
@@ -105,7 +105,7 @@ def _epoch(
             if training.number:
                 steps = list(passes.train(stretches(train, training.number, settings)))
             else:
-                steps = [Step(passes.validate(train), 1, torch.zeros(()), False)]
+                steps = [Step(passes.validate(some(train)), 1, torch.zeros(()), False)]
             return _logged(training, steps, passes.validate(validation), time.perf_counter() - started)
         except DivergedError as error:
             falls += 1

@@ -53,6 +53,9 @@ class DataSettings(Section):
     """Unit of each channel, for people."""
     period_s: Positive | None = None
     """Nominal seconds between samples; null measures it, and a bundle of any channels stays open to all periods."""
+    memory_mb: Count = 512
+    """How much history stays in memory, where training makes about nine times as much of it. More goes to a temporary
+    file in the output folder; its parts are read, and standardised each by itself, as their turn comes."""
     time_zone: str = "UTC"
     """Time zone of the plant, for time of day and day of week."""
     prometheus: PrometheusData | None = None
