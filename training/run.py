@@ -33,6 +33,7 @@ import torch
 from detector import bundles
 from detector.errors import ConfigurationError, InputError
 from detector.model.bundle import read_bundle
+from detector.model.offline import check_streams
 from training.attention import look_back, write_csv
 from training.calibrate import Calibration, calibrate
 from training.data.load import History, load_history
@@ -157,7 +158,10 @@ def find_learning_rate(settings: TrainSettings, progress: Progress) -> tuple[Swe
 
 
 def shape_of(settings: TrainSettings, history: History) -> DetectorShape:
-    """The detector that a configuration and its history ask for."""
+    """The detector that a configuration and its history ask for. Raises ConfigurationError where it could not stream."""
+    if settings.model.direction == "both":
+        expected = "forward: what reads history from both ends is no detector, and only `train`, `impute`, `label` know it"
+        raise ConfigurationError("model", "direction", expected=expected, got="both")
     fixed = settings.model.mode == "fixed"
     channels = history.channels if fixed else None
     units = [settings.data.units.get(channel, "") for channel in channels] if fixed and settings.data.units else None
@@ -165,7 +169,7 @@ def shape_of(settings: TrainSettings, history: History) -> DetectorShape:
         channels=channels,
         units=tuple(units) if units else None,
         period_s=history.period_s,
-        **settings.model.model_dump(exclude={"start"}),
+        **settings.model.model_dump(exclude={"start", "direction"}),
     )
 
 
@@ -269,6 +273,7 @@ def _built(saved: dict[str, Any], weights: Path) -> Detector:
 
 
 def _saved(weights: Path) -> dict[str, Any]:
+    check_streams(weights)
     if not zipfile.is_zipfile(weights):  # torch raises whatever comes to its mind
         raise InputError(weights, "cannot be read", expected="weights.pt of a run")
     try:

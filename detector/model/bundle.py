@@ -21,6 +21,7 @@ import numpy as np
 
 from detector.errors import BundleError
 from detector.model.further import Extra, fault_of
+from detector.model.offline import check_streams
 from detector.model.rows import RowField, RowLayout
 from detector.records import Float32
 
@@ -158,6 +159,7 @@ class Bundle:
 def read_bundle(path: Path | str) -> Bundle:
     """Read and verify a bundle; raises BundleError that says what is wrong with the file."""
     path = Path(path)
+    check_streams(path)
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from detector.errors import ConfigurationError
 from training.settings.base import Section
 
-_AROUND = {"mode", "profile", "start", "warm_up", "band_level"}  # keys that are not the network's
+_AROUND = {"mode", "direction", "profile", "start", "warm_up", "band_level"}  # keys that are not the network's
 
 
 class ModelSettings(Section):
@@ -17,6 +17,9 @@ class ModelSettings(Section):
 
     mode: Literal["any", "fixed"] = "any"
     """any: weights shared by the channels, serves any number of them; fixed: a joint forecaster of named channels."""
+    direction: Literal["forward", "both"] = "forward"
+    """forward: from the past alone, as a stream needs it; both: history is read from both ends, to fill its gaps and to
+    label it, offline (docs/impute.md). For `both` there is no bundle, and mode is fixed."""
     profile: Literal["light", "full"] = "full"
     """How much evidence is kept: light, 24 numbers of each channel; full, 48 more of each stream."""
     shape: str = "stack"
@@ -69,6 +72,8 @@ class ModelSettings(Section):
 
         if self.mode == "fixed" and not self.line:
             raise ValueError("expected line: false with mode any, got it with fixed, which has no line; leave it out")
+        if self.direction == "both" and self.mode == "any":
+            raise ValueError("expected mode: fixed with direction: both, which knows its channels by name, got any")
         try:
             check(Architecture(**self.network()))
         except ConfigurationError as error:
