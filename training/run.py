@@ -158,10 +158,10 @@ def find_learning_rate(settings: TrainSettings, progress: Progress) -> tuple[Swe
 
 
 def shape_of(settings: TrainSettings, history: History) -> DetectorShape:
-    """The detector that a configuration and its history ask for. Raises ConfigurationError where it could not stream."""
+    """The detector that a configuration and its history ask for. Raises ConfigurationError where there is none."""
     if settings.model.direction == "both":
-        expected = "forward: what reads history from both ends is no detector, and only `train`, `impute`, `label` know it"
-        raise ConfigurationError("model", "direction", expected=expected, got="both")
+        hint = "what reads history from both ends is no detector; only train, impute and label know it"
+        raise ConfigurationError("model", "direction", expected="forward", got="both", hint=hint)
     fixed = settings.model.mode == "fixed"
     channels = history.channels if fixed else None
     units = [settings.data.units.get(channel, "") for channel in channels] if fixed and settings.data.units else None
