@@ -33,6 +33,19 @@ def test_a_resolved_configuration_is_taken_back(tmp_path: Path) -> None:
     assert load(written(tmp_path, dump(settings))) == settings
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        "{prometheus: {url: 'http://p', queries: {cpu: up}, start: 2026-10-01, end: 2026-11-01T06:00Z, step: 30s}}",
+        "{kafka: {topics: [a], last: 7d, record: {stream: null, channel: tag, value: v, time_unit: ms}}}",
+    ],
+)
+def test_a_configuration_that_asks_others_is_taken_back(tmp_path: Path, data: str) -> None:
+    """Times keep their zone, and a record its shape."""
+    settings = load(written(tmp_path, f"name: a\ndata: {data}\n"))
+    assert load(written(tmp_path, dump(settings))) == settings
+
+
 def test_overrides_reach_into_sections(tmp_path: Path) -> None:
     """--set changes a nested key, with the value read as YAML."""
     settings = load(
@@ -50,6 +63,8 @@ def test_overrides_reach_into_sections(tmp_path: Path) -> None:
         ("name: a\ndata: {plant: {}, time_zone: Mars}\n", ["data.time_zone", "Europe/Vienna"]),
         ("name: a\ndata: {plant: {}}\nmodel: {mode: some}\n", ["model.mode", "'any' or 'fixed'", "'some'"]),
         ("- a\n", ["train.yaml", "a map of settings"]),
+        ("name: a\ndata: {kafka: {topics: [a], partitions: x}}\n", ["data.kafka", 'partitions such as "0-3"', "'x'"]),
+        ("name: a\ndata: {prometheus: {url: p, queries: {}}}\n", ["data.prometheus.url", "http", "queries"]),
     ],
 )
 def test_a_wrong_setting_is_named(tmp_path: Path, text: str, words: list[str]) -> None:

@@ -118,12 +118,13 @@ def _check_seen(series: list[Series]) -> None:
 def _too_little(series: list[Series], settings: TrainSettings, rejects: dict[str, int]) -> InputError:
     longest = max(map(len, series), default=0)
     left_out = ", ".join(f"{reason} {count:,}" for reason, count in rejects.items())
+    asked = [f"data.{name}" for name in ("prometheus", "kafka") if getattr(settings.data, name) is not None]
     return InputError(
-        ", ".join(settings.data.paths[:_NAMED]) or "data",
+        ", ".join([*settings.data.paths[:_NAMED], *asked]) or "data",
         "too little to train on",
         expected=f"a stream with {_SHORTEST} samples or more before the cut, and one with some after it",
         got=f"{len(series)} streams, the longest of {longest} samples; left out: {left_out or 'nothing'}",
-        hint="more history; is data.time the right column, and data.stream?",
+        hint="more history; is data.time the right column, and data.stream?" if settings.data.paths else "more history",
     )
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_serializer, model_validator
 
 from detector.settings import KafkaClientSettings, KafkaSourceSettings, RecordSettings, parse_partitions
 from detector.settings.checks import ReadableFile
@@ -113,6 +113,11 @@ class KafkaData(KafkaClientSettings):
         if self.partitions is not None:
             parse_partitions(self.partitions)
         return self
+
+    @field_serializer("record")
+    def _as_written(self, record: RecordSettings) -> dict[str, Any]:
+        """Without defaults: some keys exclude others even where they say what is usual."""
+        return record.model_dump(mode="json", exclude_unset=True)
 
     def source(self) -> KafkaSourceSettings:
         """The same broker, topics and records as a daemon's input."""
