@@ -43,6 +43,7 @@ from training.export import export
 from training.findings import NOTHING, as_advice, as_table
 from training.fit import Epoch, Fitted, fit
 from training.fit.logs import Board
+from training.fit.loop import device_of
 from training.fit.processes import Team, team
 from training.fit.range_test import Sweep, sweep, write_page
 from training.fit.state import FILE as CHECKPOINT
@@ -113,6 +114,7 @@ def look_at(history: History, progress: Progress) -> list[Finding]:
 
 
 def _prepared(settings: TrainSettings, progress: Progress) -> tuple[History, Detector]:
+    device_of(settings.fit)  # that it is missing is to be said before hours of reading
     history = read_history(settings, progress)
     torch.manual_seed(settings.fit.seed)
     detector = Detector(shape_of(settings, history))
@@ -274,6 +276,8 @@ def _built(saved: dict[str, Any], weights: Path) -> Detector:
 
 def _saved(weights: Path) -> dict[str, Any]:
     check_streams(weights)
+    if not weights.exists():
+        raise InputError(weights, "no such file", expected="weights.pt of a run")
     if not zipfile.is_zipfile(weights):  # torch raises whatever comes to its mind
         raise InputError(weights, "cannot be read", expected="weights.pt of a run")
     try:

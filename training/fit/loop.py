@@ -65,7 +65,7 @@ def fit(
     floor = persistence_loss(levels, some(train), some(validation))
     progress.says(f"persistence: validation loss {floor:.4f}")
     before = reach(detector.forecaster, some(train), levels)
-    training = Training(detector.forecaster.to(_device(settings)), settings, before)
+    training = Training(detector.forecaster.to(device_of(settings)), settings, before)
     data = sha256(series)
     if folder is not None and state.load(training, folder, data):
         progress.says(f"going on after epoch {training.number - 1}")
@@ -84,7 +84,8 @@ def fit(
     return Fitted(training.epochs, best, floor, {"before training": training.reach, "after training": after})
 
 
-def _device(settings: FitSettings) -> str:
+def device_of(settings: FitSettings) -> str:
+    """Where weights are trained. Raises ConfigurationError where there is none of the kind."""
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise ConfigurationError("fit", "device", expected="cpu, for torch finds no GPU here", got=settings.device)
     return settings.device
