@@ -25,9 +25,10 @@ from training.data.series import Series
 from training.graph.detector import Detector
 from training.graph.tail import CALIBRATED_AFTER
 from training.progress import Progress
-from training.rollout import Run, Watch, choose, roll
+from training.rollout import Run, Step, Watch, choose, roll
 from training.settings import TrainSettings
 
+_UNLEARNT = 1.0  # variance of a feature that nobody has calibrated yet
 _CLUSTER_GAP = 10  # samples below the threshold that end a cluster, as in decide
 _FEW = 20  # clusters; with fewer above the threshold a lower one is looked at
 _NINES = tuple(step / 2 for step in range(1, 13))
@@ -62,12 +63,27 @@ class Calibration:
         return {**figures, "realised": {f"{nines:g}": share for nines, share in self.realised.items()}}
 
 
-def calibrate(detector: Detector, series: Sequence[Series], settings: TrainSettings, progress: Progress) -> Calibration:
-    """Measure the detector, and write what a new stream is to start from into its initial row."""
+def calibrate(
+    detector: Detector,
+    series: Sequence[Series],
+    settings: TrainSettings,
+    progress: Progress,
+    step: Step | None = None,
+) -> Calibration:
+    """Measure the detector, and write what a new stream is to start from into its initial row.
+
+    Args:
+        detector: With its weights as they will be.
+        series: Streams, each with its cut; what comes after it is counted.
+        settings: Of training.
+        progress: Told how far it is.
+        step: The detector's own, by whoever computes it more quickly than torch.
+    """
     detector.eval()
     chosen = choose(series, settings.data.time_zone)
-    _learn_priors(detector, chosen, progress.over("calibrating, 1 of 2"))  # 1.
-    runs = [run for block, _ in roll(detector, chosen, progress.over("calibrating, 2 of 2")) for run in block]  # 2.
+    _learn_priors(detector, chosen, progress.over("calibrating, 1 of 2"), step)  # 1.
+    walk = roll(detector, chosen, progress.over("calibrating, 2 of 2"), step)
+    runs = [run for block, _ in walk for run in block]  # 2.
     score = np.concatenate([run.score for run in runs])
     threshold, per_alarm = _clusters(runs, settings.decide.budget_per_day, detector.shape.period_s)
     inside = [run.inside for run in runs]
@@ -84,17 +100,27 @@ def calibrate(detector: Detector, series: Sequence[Series], settings: TrainSetti
     )
 
 
-def _learn_priors(detector: Detector, chosen: Sequence[Block], watch: Watch) -> None:
-    """Write pooled statistics of the features into the initial row."""
+def _learn_priors(detector: Detector, chosen: Sequence[Block], watch: Watch, step: Step | None) -> None:
+    """Write pooled statistics of the features into the initial row.
+
+    Where streams began with what another run had learnt, no feature is taken to be steadier than it was there: what a
+    few streams did in one stretch is not all that they will do, and young streams would cry wolf.
+    """
+    begun = detector.fields(detector.initial_row(len(detector.initial_channel))[None])
     channels, single = [], []
-    for _, rows in roll(detector, chosen, watch):
+    for _, rows in roll(detector, chosen, watch, step):
         known = detector.fields(rows)
         seen = (known["count"] > 0).squeeze(-1)
         channels.append({name: known[name][seen] for name in detector.own.learnt})
         if detector.together:
             alone = seen.sum(dim=1) == 1  # what several targets say together is too unlike from stream to stream
             single.append({name: known[name][alone] for name in detector.together.learnt})
-    detector.set_priors(joint=_pooled(single), channel=_pooled(channels))
+    joint, channel = _pooled(single), _pooled(channels)
+    for learnt in (joint, channel):
+        for name in learnt:
+            if name.endswith("_variance") and (begun[name] != _UNLEARNT).any():
+                learnt[name] = learnt[name].maximum(begun[name].squeeze(0))
+    detector.set_priors(joint, channel)
 
 
 def _pooled(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

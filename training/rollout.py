@@ -23,6 +23,9 @@ _SIDE_BY_SIDE = 256
 Watch: TypeAlias = Callable[[Sequence[int]], Iterator[int]]
 """Shows progress over a sequence."""
 
+Step: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Sequence[Tensor]]
+"""Carries a sample of each of B streams, as `Detector.step` does; whoever has the graph can be quicker."""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -65,30 +68,33 @@ def _stretch(one: Series) -> Series:
 
 
 @torch.no_grad()
-def roll(detector: Detector, chosen: Sequence[Block], watch: Watch) -> Iterator[tuple[list[Run], Tensor]]:
+def roll(
+    detector: Detector, chosen: Sequence[Block], watch: Watch, step: Step | None = None
+) -> Iterator[tuple[list[Run], Tensor]]:
     """Run the detector over blocks of streams.
 
     Args:
         detector: As it is to be measured.
         chosen: What `choose` gave.
         watch: Shows progress over the samples of all blocks.
+        step: What carries a sample, if not the detector itself.
 
     Yields:
         Per block its runs, and the rows at the end of its streams (N, S).
     """
     ticks = iter(watch(range(sum(one.values.shape[1] for one in chosen))))
     for block in chosen:
-        outputs, rows = _steps(detector, block, ticks)
+        outputs, rows = _steps(detector, block, ticks, step or detector.step)
         yield [run for row in range(len(block.series)) if (run := _run(detector, block, row, outputs))], rows
     next(ticks, None)  # lets the bar see the last one
 
 
-def _steps(detector: Detector, block: Block, ticks: Iterator[int]) -> tuple[dict[str, Tensor], Tensor]:
+def _steps(detector: Detector, block: Block, ticks: Iterator[int], step: Step) -> tuple[dict[str, Tensor], Tensor]:
     values, observed, elapsed, clock = map(torch.from_numpy, (block.values, block.observed, block.elapsed, block.clock))
     rows = detector.initial_row(values.shape[2]).repeat(len(values), 1)
     steps = []
     for t, _ in zip(range(values.shape[1]), ticks, strict=False):
-        *said, next_rows = detector.step(values[:, t], observed[:, t], elapsed[:, t, None], clock[:, t], rows)
+        *said, next_rows = step(values[:, t], observed[:, t], elapsed[:, t, None], clock[:, t], rows)
         rows = torch.where(observed[:, t].any(dim=1, keepdim=True), next_rows, rows)  # padding is no sample
         steps.append(said)
     names = ("score", "blame", "expected", "lower", "upper")

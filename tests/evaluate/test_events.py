@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from tests.evaluate import made_up
+from training.evaluate.measured import Told, measure
 from training.evaluate.measures import delay, skab, ucr
 from training.evaluate.measures.events import EventCount, intervals, pool, precision_recall
+from training.evaluate.results import OURS
+from training.evaluate.suites import Case
 
 
 def flags(rows: int, *runs: tuple[int, int]) -> np.ndarray:
@@ -132,6 +137,25 @@ def test_skab_shows_what_a_constant_alarm_is_worth() -> None:
     always, never = skab.f1_far_mar(labels, np.ones(100)), skab.f1_far_mar(labels, np.zeros(100))
     assert (always.f1, always.far_percent, always.mar_percent) == (pytest.approx(55 / 77.5), 100, 0)
     assert (never.f1, never.far_percent, never.mar_percent) == (0, 0, 100)
+
+
+def test_the_training_rows_set_a_threshold_for_every_method_and_labels_do_not() -> None:
+    """A method that never alarms is measured by its scores too; only a score of a training row moves the threshold."""
+
+    def by_training(case: Case, score: np.ndarray) -> float:
+        silent = Told(score, np.zeros(len(case), np.uint8))
+        found = measure(case, silent, {}, "points").measures[OURS]
+        assert found["F1"] == 0.0
+        return found["trained F1"]
+
+    case, score = made_up.case(begin=150), np.linspace(0, 1, 400)
+    score[150:] = 0.2
+    score[300:310] = 2.0
+    assert by_training(case, score) == pytest.approx(2 / 3)  # half of the event, and nothing else
+    elsewhere = np.roll(case.labels, -50)
+    assert by_training(replace(case, labels=elsewhere), score) == 0.0
+    score[149] = 3.0
+    assert by_training(case, score) == 0.0
 
 
 def test_skab_pools_rows_and_says_what_is_not_defined() -> None:

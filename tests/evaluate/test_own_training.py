@@ -16,6 +16,7 @@ from detector.model.bundle import Bundle, read_bundle
 from detector.model.session import Session
 from tests.evaluate import made_up
 from training import export as exporter
+from training.calibrate import calibrate
 from training.evaluate import own_training
 from training.evaluate.own_training import ROWS_MIN, ROWS_MOST, is_eligible, trained
 from training.evaluate.run import OWN_TRAINING, Options, evaluate
@@ -66,6 +67,16 @@ def test_a_bundle_whose_weights_are_not_the_trained_ones_fails_its_proof(own: Bu
         detector.forecaster.head.bias.add_(1.0)
     with pytest.raises(BundleError, match="in torch and in ONNX Runtime"):
         check_parity(detector, Session(own), channels=1, steps=200)
+
+
+def test_calibration_through_the_graph_is_that_through_torch(base: Bundle) -> None:
+    """New streams start from the same row, whoever took the steps; and from another than before."""
+    history = own_training._history(made_up.case(values=made_up.wave(ROWS), train=ROWS_MIN))
+    begun, plain, quick = (own_training._detector(base, onnx.load_from_string(base.model_bytes)) for _ in range(3))
+    calibrate(plain, history, own_training.SETTINGS, made_up.quiet())
+    calibrate(quick, history, own_training.SETTINGS, made_up.quiet(), own_training._step(Session(base)))
+    torch.testing.assert_close(quick.initial_channel, plain.initial_channel, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(quick.initial_channel, begun.initial_channel, rtol=1e-3, atol=1e-3)
 
 
 def test_a_bundle_of_other_code_is_refused(base: Bundle, tmp_path: Path) -> None:

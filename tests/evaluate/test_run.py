@@ -256,11 +256,12 @@ def test_ucr_counts_hits(tmp_path: Path) -> None:
 
 
 def test_skab_pools_rows_and_everything_is_not_enough(tmp_path: Path) -> None:
-    """F1 comes with both rates; the constant alarm has F1 2/3 at 100 % false alarms."""
+    """F1 comes with both rates, by each method's own rule and by one for all; the constant alarm has 2/3 at 100 %."""
     result = run(options(made_up.skab(tmp_path / "skab"), tmp_path / "out", "skab"))
     constant = next(row for row in result.rows if row.method == "constant").figures
     assert constant["F1"].mean == pytest.approx(2 / 3)
     assert (constant["FAR %"].mean, constant["MAR %"].mean) == (100.0, 0.0)
+    assert all({"trained F1", "trained FAR %"} <= row.figures.keys() for row in result.rows if row.kind != "published")
 
 
 def test_smap_counts_events(tmp_path: Path) -> None:

@@ -71,6 +71,25 @@ def test_a_new_stream_starts_from_what_was_measured() -> None:
     assert all(torch.equal(before[name], after[name]) for name in before if not name.startswith("initial_"))
 
 
+def test_who_goes_on_from_another_run_takes_no_feature_to_be_steadier() -> None:
+    """Calibrated again on streams that hardly move, variances stay as wide as they were; from nothing they shrink."""
+    calm = noise(3)
+    for one in calm:
+        one.values[:] = np.arange(len(one))[:, None]
+    first, further = detector(), detector()
+    calibrated(first, calm)
+    calibrated(further, noise(3))
+    before = variances(further)
+    calibrated(further, calm)
+    assert bool((variances(further) >= before).all())
+    assert bool((variances(first) < before).any())
+
+
+def variances(made: Detector) -> torch.Tensor:
+    known = made.fields(made.initial_row(1)[None])
+    return torch.cat([known[name].flatten() for name in ("feature_variance", "error_variance")])
+
+
 def test_only_the_later_span_counts() -> None:
     """What stands before the cut brings the detector into its state, and is not measured."""
     runs = rolled(detector(), noise(3))

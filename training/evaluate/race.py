@@ -1,8 +1,10 @@
 """Time per event, ours against the windowed LSTM: one process, one core, one channel, turn by turn.
 
 Ours is the daemon's own session, a call of `step` per wave, the state carried on. Theirs is what the windowed detector
-must do for the same wave: one run through the window of each stream. Rounds of both alternate, so that a neighbour on
-the machine slows both; the figures are medians over rounds with quartiles, and the ratio is taken round by round.
+must do for the same wave: one run through the window of each stream. What then becomes of a score is timed on neither
+side (`decide` here; there smoothing and the search for a threshold, about 4 us). Rounds of both alternate, so that a
+neighbour on the machine slows both; the figures are medians over rounds with quartiles, and the ratio is taken round by
+round.
 """
 
 from __future__ import annotations

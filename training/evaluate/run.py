@@ -214,7 +214,7 @@ class _Evaluation:
             for case, verdict, one in zip(cases, verdicts, measured, strict=True)
         ]
         nab = nab_table(found, others, folder) if suite.pooled == "nab" and found else NabTable(found)
-        race = _race(self._bundle) if self._options.windowed_lstm else []
+        race = [line for bundle in self._racers() for line in _race(bundle)] if self._options.windowed_lstm else []
         return SuiteResult(
             suite=suite.name,
             lead=LEAD[suite.pooled],
@@ -225,13 +225,18 @@ class _Evaluation:
             refusals=tuple(self._refusals),
         )
 
+    def _racers(self) -> list[Bundle]:
+        """The bundle under test, and the cheapest in the box where that is another."""
+        cheapest = open_bundle("light")
+        return [self._bundle] if cheapest.sha256 == self._bundle.sha256 else [self._bundle, cheapest]
+
 
 def _race(bundle: Bundle) -> list[str]:
-    """Time per event, ours against the windowed LSTM, turn by turn in this process."""
+    """Time per event, a bundle against the windowed LSTM, turn by turn in this process."""
     from training.evaluate.race import race
 
     return [
-        f"{one.wave} streams side by side: ours {one.ours_us.median:.1f} us an event, windowed LSTM "
+        f"{one.wave} streams side by side: {bundle.label} {one.ours_us.median:.1f} us an event, windowed LSTM "
         f"{one.windowed_us.median:.1f} us, {one.times_faster.median:.0f} times "
         f"({one.times_faster.lower:.0f} to {one.times_faster.upper:.0f})"
         for one in race(Session(bundle))

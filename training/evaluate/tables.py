@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.evaluate.baselines import FLOORS
-from training.evaluate.measured import F1, HIT_RATE, HIT_RATE_OF_ROWS, NAB, US_PER_ROW, VUS_PR
+from training.evaluate.measured import BY_TRAINING, F1, HIT_RATE, HIT_RATE_OF_ROWS, NAB, US_PER_ROW, VUS_PR
 from training.evaluate.measures import delay, events, skab, ucr
 from training.evaluate.measures.bootstrap import Interval, mean_interval
 from training.evaluate.published import WHOLE_SUITE, as_interval
@@ -126,11 +126,16 @@ def _hits(values: Sequence[Values]) -> dict[str, Interval]:
 
 
 def _points(values: Sequence[Values]) -> dict[str, Interval]:
-    counts = _counts(values, "rows", skab.PointCount._fields)
+    """By a method's own rule, and by the training rows' threshold."""
+    return _rates(values) | _rates(values, BY_TRAINING)
+
+
+def _rates(values: Sequence[Values], by: str = "") -> dict[str, Interval]:
+    counts = _counts(values, f"{by}rows", skab.PointCount._fields)
     return {
-        F1: pooled_interval(counts, lambda tp, fp, fn, tn: 2 * tp / (2 * tp + fp + fn)),
-        "FAR %": pooled_interval(counts, lambda tp, fp, fn, tn: 100 * fp / (fp + tn)),
-        "MAR %": pooled_interval(counts, lambda tp, fp, fn, tn: 100 * fn / (fn + tp)),
+        f"{by}{F1}": pooled_interval(counts, lambda tp, fp, fn, tn: 2 * tp / (2 * tp + fp + fn)),
+        f"{by}FAR %": pooled_interval(counts, lambda tp, fp, fn, tn: 100 * fp / (fp + tn)),
+        f"{by}MAR %": pooled_interval(counts, lambda tp, fp, fn, tn: 100 * fn / (fn + tp)),
     }
 
 
@@ -139,7 +144,7 @@ def _events(values: Sequence[Values]) -> dict[str, Interval]:
     return {
         "event precision": pooled_interval(counts, lambda tp, fp, fn: tp / (tp + fp)),
         "event recall": pooled_interval(counts, lambda tp, fp, fn: tp / (tp + fn)),
-        "FAR %": _points(values)["FAR %"],
+        "FAR %": _rates(values)["FAR %"],
     }
 
 
