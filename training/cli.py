@@ -1,4 +1,7 @@
-"""`tidewarden train`, `compare`, `export`, `evaluate`, `forecast`; the daemon's command finds them as entry points."""
+"""`tidewarden train`, `compare`, `export`, `evaluate`, `forecast`, `impute`, `label`.
+
+The daemon's command finds them as entry points.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,13 @@ from typing import Annotated
 
 import typer
 
-from detector.errors import InputError
+from detector.errors import ConfigurationError, InputError
+from training.bidirectional.cli import impute, label
 from training.compare.cli import compare
 from training.evaluate.cli import evaluate
 from training.forecast.cli import forecast
 
-__all__ = ["compare", "evaluate", "export", "forecast", "train"]
+__all__ = ["compare", "evaluate", "export", "forecast", "impute", "label", "train"]
 
 
 def train(
@@ -50,6 +54,14 @@ def train(
             found, page = run.find_learning_rate(settings, progress)
             progress.says(f"report: {page}")
             typer.echo(f"fit.learning_rate={found.proposed:g}")
+            return
+        if settings.model.direction == "both":
+            from training.bidirectional.run import train as train_both
+
+            if resume is not None:
+                hint = "train anew: what reads from both ends takes minutes"
+                raise ConfigurationError("--resume", str(resume), expected="model.direction: forward", got="both", hint=hint)
+            typer.echo(train_both(settings, progress))
             return
         folder = run.train(settings, progress, resume)
         if is_first():
