@@ -60,7 +60,7 @@ def train(
 
             if resume is not None:
                 hint = "train anew: what reads from both ends takes minutes"
-                raise ConfigurationError("--resume", str(resume), expected="model.direction: forward", got="both", hint=hint)
+                raise ConfigurationError("--resume", str(resume), expected="direction: forward", got="both", hint=hint)
             typer.echo(train_both(settings, progress))
             return
         folder = run.train(settings, progress, resume)
