@@ -9,7 +9,7 @@ Axes: N streams of a batch, T samples, C channels, F inputs, G what is known whe
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TypeAlias
@@ -28,7 +28,7 @@ from training.settings import FitSettings
 _SEGMENT_CHUNKS = 64  # a longer stream is cut into segments of so many chunks, trained side by side
 _LEAD_CHUNKS = 8  # chunks that the hidden state is given to settle before the validation span counts
 _SETTLE = 512  # samples that the scale of a stretch is given, where it begins in the midst of its stream
-_SOME_CELLS = 2_000_000  # samples times channels on disk that figures are taken from where all would be too many
+_SOME_CELLS = 2_000_000  # samples times channels that are read from disk at once, or where all would be too many
 _SOME_AT_ONCE = 32
 
 
@@ -113,6 +113,11 @@ class Stretch:
         """Samples and channels."""
         return self.stop - self.start, len(self.series.channels)
 
+    @property
+    def read_cells(self) -> int:
+        """How much is read for it."""
+        return (self.stop - self.settle) * len(self.series.channels)
+
     def pieces(self, length: int) -> Iterator[Stretch]:
         """`length` samples at a time, but not fewer than are read before them."""
         length = max(length, _SETTLE)
@@ -169,8 +174,9 @@ def standardise(
 
     for one in series:
         if one.is_stored:
-            train += _stretches(one, prepare, slice(0, one.cut), settings.chunk, lead=0)
-            validation += _stretches(one, prepare, slice(one.cut, len(one)), settings.chunk, _LEAD_CHUNKS)
+            longest, lead = _longest(one, settings), _LEAD_CHUNKS * settings.chunk
+            train += _stretches(one, prepare, slice(0, one.cut), longest, lead=0)
+            validation += _stretches(one, prepare, slice(one.cut, len(one)), longest, lead)
     return train, validation
 
 
@@ -190,13 +196,19 @@ def _segments(whole: Span, cut: int, chunk: int) -> list[Span]:
     return [whole.part(slice(at, min(at + longest, cut))) for at in range(0, cut, longest)]
 
 
+def _longest(one: Series, settings: FitSettings) -> int:
+    """Samples of a stretch on disk: a segment, or fewer where a batch of them would be too much at once."""
+    chunks = _SOME_CELLS // (settings.batch * len(one.channels) * settings.chunk)
+    return settings.chunk * min(_SEGMENT_CHUNKS, max(_LEAD_CHUNKS, chunks))
+
+
 def _stretches(
-    one: Series, prepare: Callable[[Sequence[Series]], Iterator[Span]], when: slice, chunk: int, lead: int
+    one: Series, prepare: Callable[[Sequence[Series]], Iterator[Span]], when: slice, longest: int, lead: int
 ) -> list[Stretch]:
-    """Segments of a stream on disk, each after `lead` chunks that do not count."""
-    longest, found = _SEGMENT_CHUNKS * chunk, []
+    """Segments of a stream on disk, each after a lead of samples that do not count."""
+    found = []
     for at in range(when.start, when.stop, longest):
-        start = max(0, at - lead * chunk)
+        start = max(0, at - lead)
         found.append(Stretch(one, prepare, max(0, start - _SETTLE), start, at, min(at + longest, when.stop)))
     return found
 
@@ -232,3 +244,24 @@ def side_by_side(spans: Sequence[AnySpan]) -> Span:
     there = loaded(spans)
     padded = (pad_sequence([getattr(span, name) for span in there], batch_first=True) for name in _TENSORS)
     return Span(*padded, streams=tuple(stream for span in there for stream in span.streams))
+
+
+def all_side_by_side(plan: Sequence[Sequence[AnySpan]]) -> Iterator[Span]:
+    """Each batch of a plan, padded; several are read from disk at once where that is no trouble, which is quicker."""
+    for group in _read_together(plan):
+        spans = deque(loaded([span for batch in group for span in batch]))  # forgotten as they are padded
+        yield from (side_by_side([spans.popleft() for _ in batch]) for batch in group)
+
+
+def _read_together(plan: Sequence[Sequence[AnySpan]]) -> Iterator[list[Sequence[AnySpan]]]:
+    group: list[Sequence[AnySpan]] = []
+    held, alike = 0, None
+    for batch in plan:
+        cells = sum(span.read_cells for span in batch if isinstance(span, Stretch))
+        channels = batch[0].shape[1]
+        if group and (held + cells > _SOME_CELLS or channels != alike):
+            yield group
+            group, held = [], 0
+        group, held, alike = [*group, batch], held + cells, channels
+    if group:
+        yield group

@@ -30,7 +30,7 @@ from training.fit.regularise import penalty
 from training.fit.state import Training
 from training.graph.forecaster import Forecaster
 from training.settings import FitSettings
-from training.spans import AnySpan, Span, batches, side_by_side
+from training.spans import AnySpan, Span, all_side_by_side, batches
 
 _NAMED = 8  # streams that a message names
 
@@ -101,8 +101,8 @@ class Bptt:
         training, settings, steps = self._training, self._settings, 0
         training.forecaster.train()
         plan = batches(spans, settings.batch, training.rng, settings.padding)
-        for number, chosen in enumerate(plan):
-            batch = side_by_side(chosen).to(settings.device)
+        for number, (chosen, padded) in enumerate(zip(plan, all_side_by_side(plan), strict=True)):
+            batch = padded.to(settings.device)
             rows, usual = self._team.rows(batch), Usual()
             for when, quantiles in self._walk(rows):
                 if count := int(batch.samples(when).counted.sum()):
@@ -152,8 +152,9 @@ class Bptt:
             DivergedError: it is not finite.
         """
         forecaster, lost, counted = self._training.forecaster.eval(), 0.0, 0
-        for number, chosen in enumerate(batches(spans, self._settings.batch, most_padding=self._settings.padding)):
-            batch = side_by_side(chosen).to(self._settings.device)
+        plan = batches(spans, self._settings.batch, most_padding=self._settings.padding)
+        for number, (chosen, padded) in enumerate(zip(plan, all_side_by_side(plan), strict=True)):
+            batch = padded.to(self._settings.device)
             hidden = forecaster.initial_hidden(len(batch.target), batch.target.shape[2])
             quantiles, _ = self._unroll(batch, hidden)
             lost += pinball(quantiles, batch, self._levels).sum().item()
