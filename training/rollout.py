@@ -92,13 +92,15 @@ def roll(
 def _steps(detector: Detector, block: Block, ticks: Iterator[int], step: Step) -> tuple[dict[str, Tensor], Tensor]:
     values, observed, elapsed, clock = map(torch.from_numpy, (block.values, block.observed, block.elapsed, block.clock))
     rows = detector.initial_row(values.shape[2]).repeat(len(values), 1)
-    steps = []
+    kept: list[Tensor] = []
     for t, _ in zip(range(values.shape[1]), ticks, strict=False):
         *said, next_rows = step(values[:, t], observed[:, t], elapsed[:, t, None], clock[:, t], rows)
         rows = torch.where(observed[:, t].any(dim=1, keepdim=True), next_rows, rows)  # padding is no sample
-        steps.append(said)
-    names = ("score", "blame", "expected", "lower", "upper")
-    return {name: torch.stack(said, dim=1) for name, said in zip(names, zip(*steps, strict=True), strict=True)}, rows
+        if not kept:  # a place for each, at once: thousands of small tensors between large rows would split up the heap
+            kept = [one.new_empty((len(one), values.shape[1], *one.shape[1:])) for one in said]
+        for place, one in zip(kept, said, strict=True):
+            place[:, t] = one
+    return dict(zip(("score", "blame", "expected", "lower", "upper"), kept, strict=True)), rows
 
 
 def _run(detector: Detector, block: Block, row: int, outputs: dict[str, Tensor]) -> Run | None:
