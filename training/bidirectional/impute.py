@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ def write_table(path: Path, history: History, filled: Sequence[Filled], channels
     for one in filled:
         for c, name in enumerate(channels):
             for at in np.flatnonzero(one.cells[:, c]):
-                columns[name][one.stream.rows[at]] = repr(float(one.said.centre[at, c]))
+                columns[name][one.stream.rows[at]] = _cells(one.said, at, c)[0]
     with TableWriter(path) as table:
         table.write(columns if path.suffix.lower() == ".csv" else _as_numbers(columns, channels))
 
@@ -59,7 +60,7 @@ def _as_numbers(columns: dict[str, list[str]], channels: Sequence[str]) -> dict[
 
 
 def write_cells(path: Path, filled: Sequence[Filled], channels: Sequence[str]) -> int:
-    """Write a row for each cell that was filled: its line in the file, stream, time, channel, value and band."""
+    """Write a row for each cell that was filled, with its band; the file's first row is 1. Return how many."""
     count = 0
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
@@ -67,8 +68,14 @@ def write_cells(path: Path, filled: Sequence[Filled], channels: Sequence[str]) -
         for one in filled:
             times = np.datetime_as_string(one.stream.time_ns.astype("datetime64[ns]"), unit="ms")
             for at, c in np.argwhere(one.cells):
-                said = [float(part[at, c]) for part in (one.said.centre, one.said.lower, one.said.upper)]
                 row = int(one.stream.rows[at]) + 1
-                table.writerow([row, one.stream.name, f"{times[at]}Z", channels[c], *map(repr, said)])
+                table.writerow([row, one.stream.name, f"{times[at]}Z", channels[c], *_cells(one.said, at, c)])
                 count += 1
     return count
+
+
+def _cells(said: Estimate, at: int, c: int) -> list[str]:
+    """Centre, lower and upper, to a hundredth of the band: more digits would be noise."""
+    centre, lower, upper = (float(part[at, c]) for part in (said.centre, said.lower, said.upper))
+    digits = 2 - math.floor(math.log10(upper - lower))
+    return [repr(round(value, digits)) for value in (centre, lower, upper)]
