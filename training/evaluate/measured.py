@@ -3,9 +3,8 @@
 Ranking measures take the scores as they are. Measures of alarms take what `decide` opened with the promised budget; a
 method without a rule of its own raises an alarm where its score reaches the highest of its training rows. Where rows
 are counted (SKAB), every method is measured by that rule besides, ours too: a budget per day asks of files of twenty
-minutes what no score can tell, and what the rule leaves is what the scores are worth. The field's own detectors there
-take a quantile of the training part's residuals, 0.95 to 0.999, times a factor of 1 to 3/2, each its own (SKAB's
-notebooks, "UCL"); ours is one for all. No threshold is ever chosen on labels, but for NAB's own optimiser
+minutes what no score can tell, and what the rule leaves is what the scores are worth. The detectors published there
+take a high quantile of the training part's residuals times a factor, each its own; here it is one rule for all. No threshold is ever chosen on labels, but for NAB's own optimiser
 (`tables.py`).
 """
 
