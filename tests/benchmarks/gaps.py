@@ -33,7 +33,7 @@ from training.settings import TrainSettings
 
 _PLANT = {"streams": 40, "hours": 12}
 _ROWS = 6_000  # of each server metric, its latest
-_WEEK_NS = 7 * 86_400 * 10**9
+_DAY_NS = 86_400 * 10**9
 
 
 def main() -> None:
@@ -93,14 +93,14 @@ def forecaster(stretches: Sequence[Stretch], shown: Sequence[Bools]) -> list[Flo
 
 
 def _as_file(data: Path, path: Path) -> Path:
-    """WSD's dev series as the table that training reads, moved by whole weeks so that all end in the same one."""
+    """WSD's dev series as the table that training reads, moved by whole days so that all end on the same one."""
     cases, _ = SUITES["wsd"].load(data, split="dev")
     latest = max(int(case.time_ns[-1]) for case in cases)
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["time", "stream", "value"])
         for case in cases:
-            moved = case.time_ns[-_ROWS:] + (latest - case.time_ns[-1]) // _WEEK_NS * _WEEK_NS
+            moved = case.time_ns[-_ROWS:] + (latest - case.time_ns[-1]) // _DAY_NS * _DAY_NS
             times = np.datetime_as_string(moved.astype("datetime64[ns]"), unit="s")
             for when, value in zip(times, case.values[-_ROWS:, 0], strict=True):
                 table.writerow([f"{when}Z", case.name, "" if np.isnan(value) else repr(float(value))])
