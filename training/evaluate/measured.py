@@ -4,8 +4,8 @@ Ranking measures take the scores as they are. Measures of alarms take what `deci
 method without a rule of its own raises an alarm where its score reaches the highest of its training rows. Where rows
 are counted (SKAB), every method is measured by that rule besides, ours too: a budget per day asks of files of twenty
 minutes what no score can tell, and what the rule leaves is what the scores are worth. The detectors published there
-take a high quantile of the training part's residuals times a factor, each its own; here it is one rule for all. No threshold is ever chosen on labels, but for NAB's own optimiser
-(`tables.py`).
+take a high quantile of the training part's residuals times a factor, each its own; here it is one rule for all. No
+threshold is ever chosen on labels, but for NAB's own optimiser (`tables.py`).
 """
 
 from __future__ import annotations
