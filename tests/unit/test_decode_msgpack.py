@@ -159,4 +159,5 @@ def each_of(samples: Samples) -> Iterator[tuple[object, ...]]:
         one = samples.take(np.array([at]))
         names = one.shapes[one.shape_of[0]] if one.channel_of is None else one.shapes[0][one.channel_of[0]]
         cells = one.cells[one.shape_of[0]].tobytes()
-        yield int(one.index[0]), one.streams, int(one.event_ns[0]), names, cells, one.labels and one.labels[0]
+        labels = (one.labels[0] if one.labels else None) or None  # none at all, or an empty object: the same
+        yield int(one.index[0]), one.streams, int(one.event_ns[0]), names, cells, labels
