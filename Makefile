@@ -1,6 +1,8 @@
 # Every command of the project. `make` lists them.
 PYTHON ?= python3
 PIP = bin/pip install --quiet --disable-pip-version-check
+# Two workers with a pool of threads each would wait for one another's: the tests took three times as long.
+ALONE = OMP_NUM_THREADS=1
 HASHED = --require-hashes --no-deps -r
 
 .DEFAULT_GOAL := help
@@ -46,10 +48,10 @@ test-daemon: .venv-daemon/.complete  ## Run the daemon's tests in an environment
 	.venv-daemon/bin/python -m pytest -n 2 --dist loadfile --ignore=tests/training --ignore=tests/parity --ignore=tests/battery --ignore=tests/evaluate
 
 test-training: .venv-training/.complete  ## Run the tests that need torch
-	TIDEWARDEN_REQUIRE_TSB_AD=1 .venv-training/bin/python -m pytest -n 2 --dist loadfile tests/training tests/parity tests/battery tests/evaluate
+	$(ALONE) TIDEWARDEN_REQUIRE_TSB_AD=1 .venv-training/bin/python -m pytest -n 2 --dist loadfile tests/training tests/parity tests/battery tests/evaluate
 
 battery: .venv-training/.complete  ## Put every network through its tests, and train and score a whole detector of each (about 40 minutes)
-	LONG=1 .venv-training/bin/python -m pytest -q -n 2 --dist worksteal tests/battery
+	$(ALONE) LONG=1 .venv-training/bin/python -m pytest -q -n 2 --dist worksteal tests/battery
 
 test-python:  ## Run the quick tests on another Python: make test-python PYTHON=python3.13
 	@$(PYTHON) -m venv .venv-smoke
