@@ -50,7 +50,7 @@ test-daemon: .venv-daemon/.complete  ## Run the daemon's tests in an environment
 test-training: .venv-training/.complete  ## Run the tests that need torch
 	$(ALONE) TIDEWARDEN_REQUIRE_TSB_AD=1 .venv-training/bin/python -m pytest -n 2 --dist loadfile tests/training tests/parity tests/battery tests/evaluate
 
-battery: .venv-training/.complete  ## Put every network through its tests, and train and score a whole detector of each (about 40 minutes)
+battery: .venv-training/.complete  ## Put every network through its tests, and train and score a whole detector of each (about 7 minutes)
 	$(ALONE) LONG=1 .venv-training/bin/python -m pytest -q -n 2 --dist worksteal tests/battery
 
 test-python:  ## Run the quick tests on another Python: make test-python PYTHON=python3.13

@@ -23,7 +23,7 @@ from tests.battery.networks import NETWORKS
 from training.settings import TrainSettings, dump
 
 pytestmark = [
-    pytest.mark.skipif(not os.environ.get("LONG"), reason="half an hour in all: make battery"),
+    pytest.mark.skipif(not os.environ.get("LONG"), reason="minutes in all: make battery"),
     pytest.mark.timeout(1200),
 ]
 
