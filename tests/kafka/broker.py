@@ -151,8 +151,9 @@ class Broker:
         _wait_until_up(self.address, self._process, output)
 
     def freeze(self) -> None:
-        """SIGSTOP: connections stay, and nobody answers."""
+        """SIGSTOP: connections stay, and nobody answers once this returns (its threads stop one by one)."""
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
 
     def thaw(self) -> None:
         """SIGCONT."""
